@@ -1,0 +1,172 @@
+"""Options of a run: typed dataclasses in Hydra's ConfigStore, so that each option is defined once. Importable without torch."""
+
+import difflib
+import hashlib
+import importlib
+import inspect
+import json
+import re
+from dataclasses import dataclass, field, fields
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from data.config import STREAMS, StreamConfig
+from data.errors import InputError, unknown
+from data.sources import SOURCES
+from methods.config import CONFIGS, METHODS
+
+
+@dataclass
+class RunConfig:
+    defaults: list[Any] = field(default_factory=lambda: [{"method": "gmm"}, {"stream": "digits"}, {"experiment": None}, "_self_"])
+    method: Any = MISSING  # the learner, one of the methods below
+    stream: Any = MISSING  # the data set and how it is cut into tasks
+    seed: int = 0  # of initial weights, batches, augmentation and random exemplars; never of the split
+    precision: str | None = None  # no | bf16 | fp16; null = what `accelerate launch` says
+    eval_batch_size: int = 64  # rows a prediction batch
+    results: str = "results"  # folder of the records
+    overwrite: bool = False  # run again where a complete record exists
+    tracker: str = "none"  # none | wandb | tensorboard
+    project: str = "cilbench"  # project of the tracker
+    progress: bool = True  # progress bars on standard error
+    plugins: list[str] = field(default_factory=list)  # modules to import first; they add to the registries
+
+
+UNHASHED = ("results", "overwrite", "tracker", "project", "progress", "seed")  # options that change no number, and the seed
+
+
+def resolve(overrides: list[str], config_dir: str | None = None) -> DictConfig:
+    """Hydra overrides -> the resolved configuration. Errors: InputError, one sentence, for anything unknown or of a wrong type."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise InputError(f"an argument could not be read ({_first_line(error)}): write options as key=value") from None
+    given = {item.key_or_group: item.value() for item in parsed}
+    _load_plugins(given.get("plugins") or [])
+    _register(given)
+    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    choices = [text for text, item in zip(overrides, parsed, strict=True) if item.key_or_group in ("method", "stream", "experiment")]
+    if not config_dir:
+        _check_choices(given)
+    _check_keys(parsed, _compose(choices + search))
+    return _compose(overrides + search)
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module("bench.presets", version_base=None):
+            config = compose("run", overrides)
+            OmegaConf.resolve(config)
+            return config
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+        key = getattr(cause, "full_key", None)
+        raise InputError(f"{f'option {key}: ' if key else ''}{_first_line(cause)}: see --help for the options and their types") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")
+
+
+def _load_plugins(modules: list[str]) -> None:
+    """Import what the user named, and list (without importing) what installed packages offer."""
+    for entry in entry_points(group="cilbench.methods"):
+        METHODS.setdefault(entry.name, entry.value)
+    for entry in entry_points(group="cilbench.sources"):
+        SOURCES.setdefault(entry.name, entry.value)
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(f"plugin '{module}' could not be imported ({error}): install it or put its folder on PYTHONPATH") from None
+
+
+def _register(given: dict[str, Any]) -> None:
+    store = ConfigStore.instance()
+    store.store("run", RunConfig)
+    for name in METHODS:
+        if name in CONFIGS or name == given.get("method"):
+            store.store(name, method_config(name), group="method")
+    for name in SOURCES:
+        store.store(name, STREAMS.get(name, StreamConfig(source=name)), group="stream")
+
+
+def method_config(name: str) -> type:
+    """-> the options of a method; an outside one is imported to see them"""
+    if name in CONFIGS:
+        return CONFIGS[name]
+    module, attribute = METHODS[name].split(":")
+    return getattr(importlib.import_module(module), attribute).Config
+
+
+def _check_choices(given: dict[str, Any]) -> None:
+    presets = [path.stem for path in (Path(__file__).parent / "presets" / "experiment").glob("*.yaml")]
+    for group, known in (("method", METHODS), ("stream", SOURCES), ("experiment", presets)):
+        if given.get(group) is not None and given[group] not in known:
+            raise unknown(group, str(given[group]), known)
+
+
+def _check_keys(parsed: list, config: DictConfig) -> None:
+    known = _flat_keys(config)
+    for item in parsed:
+        key = item.key_or_group
+        if key in known or key in ("method", "stream", "experiment") or key.startswith("hydra."):
+            continue
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else "see --help for the options."
+        raise InputError(f"unknown option '{key}': {hint}")
+
+
+def _flat_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for key in config:
+        keys.append(f"{prefix}{key}")
+        if OmegaConf.is_dict(config._get_node(key)):
+            keys += _flat_keys(config[key], f"{prefix}{key}.")
+    return keys
+
+
+def config_hash(config: DictConfig) -> str:
+    """-> 12 hex digits over all options that can change a number, but for the seed"""
+    plain = {key: value for key, value in OmegaConf.to_container(config).items() if key not in UNHASHED}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def comments(options: type) -> dict[str, str]:
+    """-> the comment behind each field of a dataclass and its bases, from the source"""
+    found: dict[str, str] = {}
+    for base in reversed(options.__mro__[:-1]):
+        for name, text in re.findall(r"^    (\w+):[^#\n]*#\s*(.*)$", inspect.getsource(base), re.MULTILINE):
+            found[name] = text
+    return found
+
+
+def help_text(config: DictConfig) -> str:
+    """-> every option of the chosen method and stream with its value and its comment"""
+    lines = [
+        "usage: accelerate launch bench/run.py [key=value ...] [--cfg job] [--config-dir DIR] [--help]",
+        "",
+        f"method=      {' | '.join(METHODS)}",
+        f"stream=      {' | '.join(SOURCES)}",
+        "",
+    ]
+    sections = [("", RunConfig, config), ("method.", method_config(config.method.name), config.method)]
+    sections.append(("stream.", StreamConfig, config.stream))
+    for prefix, options, values in sections:
+        said = comments(options)
+        for entry in fields(options):
+            if entry.name in ("defaults", "method", "stream", "name"):
+                continue
+            value = json.dumps(OmegaConf.to_container(values)[entry.name])
+            lines.append(f"  {f'{prefix}{entry.name}={value}':<44} {said.get(entry.name, '')}".rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,149 @@
+"""The record of a run: one JSON file that says what was run, on what, and what came out."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from data.cache import atomic
+from data.errors import InputError
+
+SCHEMA = 1
+
+# Every top-level key, and what stands there. Fields are added freely; renaming one raises SCHEMA.
+FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "schema": (int, "version of this layout"),
+    "method": (str, "method id, with its variant"),
+    "stream": (dict, "key, sha256, dataset, scenario, tasks (classes in each), class_names and order (by arrival)"),
+    "seed": (int, "seed of initial weights, batches, augmentation and random exemplars"),
+    "config": (dict, "every option, resolved"),
+    "config_hash": (str, "over the options that can change a number, without the seed"),
+    "counts": (dict, "correct [T][<=T] right answers on task j after task i, total [T] rows, task_il_correct, invalid [T] or null"),
+    "metrics": (dict, "see bench/metrics.py; fractions in 0..1"),
+    "memory": (dict, "items, bytes, budget (items or null), by_kind: kept from the past after the last task; per_task: bytes after each"),
+    "parameters": (dict, "total, trainable"),
+    "time": (dict, "train_s, evaluate_s, total_s, per_task [T] of {train_s, evaluate_s}; seconds"),
+    "peak_memory_bytes": (int, "most memory of the main process: on the accelerator where there is one, else resident"),
+    "weights": (dict, "sha256 of every pretrained file, by name"),
+    "environment": (dict, "git, dirty, python, packages, device, world_size, distributed_type, mixed_precision"),
+    "limited": (bool, "true where the stream was cut short by a limit or scored on validation rows"),
+    "complete": (bool, "true where every task was learnt and scored"),
+    "started": (str, "UTC, ISO 8601"),
+    "finished": (str, "UTC, ISO 8601"),
+    "digest": (str, "sha256 of the record without this key"),
+}
+# What may differ between two runs of one configuration and seed; everything else must agree.
+VOLATILE = ("time", "peak_memory_bytes", "environment", "started", "finished", "digest")
+PACKAGES = ("torch", "torchvision", "transformers", "accelerate", "deepspeed", "timm", "open_clip_torch", "peft", "numpy", "safetensors")
+
+
+def digest(record: dict[str, Any]) -> str:
+    plain = {key: value for key, value in record.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def stable(record: dict[str, Any]) -> dict[str, Any]:
+    """-> the part that two runs of one configuration and seed must share. Options that change no number are left out."""
+    kept = {key: value for key, value in record.items() if key not in VOLATILE}
+    kept["config"] = {
+        key: value for key, value in record["config"].items() if key not in ("results", "overwrite", "progress", "tracker", "project")
+    }
+    return kept
+
+
+def record_path(results: str, stream_key: str, method: str, config_hash: str, seed: int) -> Path:
+    return Path(results) / stream_key / method / f"{config_hash}-s{seed}.json"
+
+
+def write(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Add the digest, check, and write atomically. -> the record as written"""
+    record = json.loads(json.dumps(record, allow_nan=False))  # as it will be read back
+    record["digest"] = digest(record)
+    problems = validate(record)
+    if problems:
+        raise RuntimeError(f"refusing to write a wrong record: {'; '.join(problems)}")
+    with atomic(path) as work:
+        work.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    return record
+
+
+def read(path: Path) -> dict[str, Any]:
+    """-> a record. Errors: InputError where it is no record, of another schema, or was edited."""
+    try:
+        record = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no record ({error.__class__.__name__}): run it again") from None
+    problems = validate(record)
+    if problems:
+        raise InputError(f"{path} is no valid record: {problems[0]}")
+    return record
+
+
+def validate(record: Any) -> list[str]:
+    """-> what is wrong, nothing if the record is sound"""
+    if not isinstance(record, dict):
+        return ["it is no JSON object"]
+    if record.get("schema") != SCHEMA:
+        return [f"schema is {record.get('schema')!r} where {SCHEMA} is read"]
+    problems = [f"'{key}' is missing" for key in FIELDS if key not in record]
+    problems += [f"'{key}' is no {_name(kind)}" for key, (kind, _) in FIELDS.items() if key in record and not isinstance(record[key], kind)]
+    if problems:
+        return problems
+    if record["digest"] != digest(record):
+        return ["it was changed after it was written (its digest does not match)"]
+    return _check_counts(record["counts"])
+
+
+def _check_counts(counts: dict[str, Any]) -> list[str]:
+    total = counts.get("total")
+    for name in ("correct", "task_il_correct"):
+        for i, row in enumerate(counts.get(name, [])):
+            if len(row) > len(total) or any(not 0 <= right <= total[j] for j, right in enumerate(row)):
+                return [f"counts.{name}[{i}] does not fit counts.total"]
+    return []
+
+
+def _name(kind: type | tuple[type, ...]) -> str:
+    return kind.__name__ if isinstance(kind, type) else " or ".join(one.__name__ for one in kind)
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def environment(accelerator: Any) -> dict[str, Any]:
+    """-> where the run took place"""
+    import torch
+
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else platform.processor() or platform.machine()
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "git": git("rev-parse", "HEAD"),
+        "dirty": None if changed is None else bool(changed),
+        "python": platform.python_version(),
+        "packages": versions,
+        "device": f"{accelerator.device.type} ({device})",
+        "threads": torch.get_num_threads(),
+        "world_size": accelerator.num_processes,
+        "distributed_type": accelerator.distributed_type.value,
+        "mixed_precision": accelerator.mixed_precision,
+    }

@@ -1,0 +1,62 @@
+"""Run one method over one stream:  accelerate launch bench/run.py method=gmm stream=digits seed=0
+
+Options are key=value (Hydra's grammar); --help lists them, --cfg job prints the resolved configuration.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:
+    # Started as a script: Python put bench/ first on the path, where our files hide the standard library's. Replace it.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from bench.config import help_text, resolve
+from data.errors import InputError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """-> the exit code: 0, or 2 for wrong input (one sentence on standard error)"""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--cfg", choices=["job"])
+    parser.add_argument("--config-dir")
+    given = parser.parse_args(arguments)
+    try:
+        config = resolve(given.overrides, given.config_dir)
+        if given.help:
+            print(help_text(config))
+            return 0
+        if given.cfg:
+            from omegaconf import OmegaConf
+
+            print(OmegaConf.to_yaml(config), end="")
+            return 0
+        return _run(config)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(config) -> int:
+    import os
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    from bench.engine import make_accelerator, run
+    from bench.table import show
+
+    accelerator = make_accelerator(config)
+    record, path = run(config, accelerator)
+    if accelerator.is_main_process:
+        show(record, path)
+    accelerator.end_training()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""The one exception for what a user can mend: a sentence that names the thing and the remedy."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Wrong input. `bench/run.py` prints the message alone and exits with code 2."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """-> the error for a name that is not in `known`, with the nearest names that are"""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"choose one of: {', '.join(known)}."
+    return InputError(f"unknown {kind} '{name}': {hint}")

@@ -1,0 +1,86 @@
+"""The interface of a method.
+
+Shapes: B batch, C classes seen so far.
+"""
+
+import importlib
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from data.errors import unknown
+from data.stream import Task
+from methods.config import METHODS
+
+
+class Prediction(NamedTuple):
+    scores: Tensor  # [B, C] over all classes seen so far; class-IL = argmax, task-IL = argmax inside the task
+    answers: list[str] | None = None  # [B] generated texts, for generative methods
+    invalid: Tensor | None = None  # [B] bool, answers that do not follow the asked form
+
+
+class Stored(NamedTuple):
+    """Something kept from past tasks."""
+
+    kind: str  # "exemplars", "prototypes", …
+    items: int
+    bytes: int
+    budget: int | None = None  # most items allowed, where one was set
+
+
+class Method(ABC):
+    """One continual learner. Nothing here knows the number of processes: `fit` and `embed` do."""
+
+    Config: ClassVar[type]
+    trained: ClassVar[bool] = True  # False: closed form, equal to the last bit on any number of processes
+    encoder: Any = None  # a FrozenEncoder: if set, rows come as its cached features instead of images
+
+    def __init__(self, config: Any, accelerator: Accelerator):
+        self.config, self.accelerator = config, accelerator
+
+    @abstractmethod
+    def learn(self, task: Task) -> None:
+        """Learn from one task. Called on every rank; leaves equal weights on every rank."""
+
+    @abstractmethod
+    def predict(self, inputs: Tensor) -> Prediction:
+        """Score a batch, without a task id and without gradients. inputs: uint8 [B, 3, H, W], or features [B, L, D]"""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """-> everything needed to go on: nets, memory, counters; never frozen weights"""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def stored(self) -> list[Stored]:
+        """-> what is kept from the past"""
+        return []
+
+    def id(self) -> str:
+        """-> the name that leaderboards show, with the variant where the options make another method of it"""
+        return self.config.name
+
+    def networks(self) -> list[nn.Module]:
+        """-> the networks in use, for counting parameters; the frozen encoder is added by itself"""
+        return []
+
+    def parameters(self) -> dict[str, int]:
+        """-> numbers of parameters {"total", "trainable"}"""
+        networks = self.networks() + ([self.encoder.module] if self.encoder is not None else [])
+        every = {id(parameter): parameter for network in networks for parameter in network.parameters()}.values()
+        return {"total": sum(p.numel() for p in every), "trainable": sum(p.numel() for p in every if p.requires_grad)}
+
+    def weights(self) -> dict[str, str]:
+        """-> sha256 of every pretrained file used, by name"""
+        return self.encoder.weights if self.encoder is not None else {}
+
+
+def method_class(name: str) -> type[Method]:
+    """-> the class of a registered method. Errors: InputError with the nearest name."""
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    module, attribute = METHODS[name].split(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,83 @@
+"""Every method and its options. Importable without torch, so that `--help` stays fast; `Method.Config` points here."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Training:
+    """What `fit` needs to know. Batch size and learning rate are global: they do not depend on the number of processes."""
+
+    epochs: int = 10  # passes over the data of a task; 0 trains nothing
+    batch_size: int = 64  # rows an optimizer step, over all processes
+    accumulate: int = 1  # micro-batches a step is computed in; changes memory, not the result
+    optimizer: str = "sgd"  # sgd | adamw
+    lr: float = 0.1  # peak learning rate
+    momentum: float = 0.9  # of sgd
+    nesterov: bool = False  # of sgd
+    weight_decay: float = 1e-4
+    decay: str = "all"  # which parameters decay: all | matrices (those of two or more dimensions)
+    schedule: str = "cosine"  # constant | cosine (to min_lr) | multistep
+    min_lr: float = 0.0  # where cosine ends
+    milestones: list[int] = field(default_factory=list)  # epochs at which multistep multiplies by gamma
+    gamma: float = 0.2  # factor of multistep
+    warmup: int = 0  # optimizer steps of linear warm-up, counted over the task
+    warmup_lr: float = 0.0  # where the warm-up starts
+    clip: float | None = None  # largest gradient norm; null = no clipping
+
+
+@dataclass
+class Backboned(Training):
+    """A convolutional classifier trained from scratch."""
+
+    backbone: str = "resnet32"  # name in methods.backbones.BACKBONES
+    image_size: int | None = 32  # images are resized to this many pixels; null keeps theirs
+    flip: bool = True  # mirror half of the training images; off where a mirror image is another class, as for digits
+
+
+@dataclass
+class Finetune(Backboned):
+    name: str = "finetune"
+
+
+@dataclass
+class Joint(Backboned):
+    name: str = "joint"
+
+
+@dataclass
+class NCM:
+    name: str = "ncm"
+    encoder: str = "packaged"  # frozen encoder, a name in methods.backbones.ENCODERS
+    batch_size: int = 64  # rows a forward pass
+
+
+@dataclass
+class GMM(Training):
+    name: str = "gmm"
+    epochs: int = 1
+    batch_size: int = 4
+    optimizer: str = "adamw"
+    lr: float = 3e-3
+    weight_decay: float = 0.0
+    decay: str = "matrices"
+    warmup: int = 10
+    clip: float | None = 1.0
+    vlm: str = "packaged"  # generative model, a name in methods.gmm.vlm.VLMS
+    visual_tokens: int = 1  # tokens an image becomes: the pooled feature, then a square grid of the feature map
+    memory: int = 100  # exemplars kept over all classes; 0 keeps none
+    selection: str = "herding"  # which exemplars to keep: herding | random
+    replay: int = 1  # times each exemplar is seen an epoch
+    question: str = "What is this?"  # asked in training and at test alike
+    answer: str = "This is a photo of a {}."  # {} = the class name
+    max_new_tokens: int = 30  # longest answer
+    predict_batch_size: int = 64  # rows a generation batch
+
+
+# name -> class, imported when it is chosen. Other packages add theirs through the entry points `cilbench.methods`.
+METHODS = {
+    "finetune": "methods.finetune:Finetune",
+    "joint": "methods.joint:Joint",
+    "ncm": "methods.ncm:NCM",
+    "gmm": "methods.gmm.method:GMM",
+}
+CONFIGS: dict[str, type] = {"finetune": Finetune, "joint": Joint, "ncm": NCM, "gmm": GMM}

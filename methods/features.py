@@ -1,0 +1,57 @@
+"""Features of a frozen encoder: computed once for each image, cached on disk, shared by methods, seeds and runs."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from data.cache import atomic, cache_dir, content_key
+from data.stream import Rows, store_digest
+from methods.backbones import FrozenEncoder
+from methods.training import embed
+
+CHUNK = 8192  # rows held in memory while features are computed
+
+
+class FeatureStore:
+    """A memory-mapped table of features that answers to the row numbers of the image store it was made from."""
+
+    def __init__(self, table: np.ndarray, rows: Tensor, images: object):
+        self.table, self.rows, self.images = table, rows, images  # [N, L, D]; int64 [N], ascending; the image store
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """int64 [B] rows of the image store -> float32 [B, L, D]"""
+        return torch.from_numpy(self.table[torch.searchsorted(self.rows, index).numpy()])
+
+
+def with_features(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, batch_size: int = 64) -> Rows:
+    """-> the same rows, read as features [L, D]; computed on all processes where the cache has none"""
+    index = rows.index.sort().values
+    key = content_key(encoder.name, sorted(encoder.weights.items()), store_digest(rows.store), index.numpy().tobytes())
+    path = cache_dir("features") / f"{key}.npy"
+    known = torch.tensor(int(path.exists()), device=accelerator.device)
+    if accelerator.reduce(known, "sum").item() < accelerator.num_processes:
+        _compute(accelerator, encoder, Rows(rows.store, index, torch.zeros_like(index)), batch_size, path)
+    accelerator.wait_for_everyone()
+    table = np.load(path, mmap_mode="c", allow_pickle=False)  # copy-on-write: torch wants writable memory, the file stays
+    return rows.on(FeatureStore(table, index, rows.store))
+
+
+def _compute(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, batch_size: int, path: Path) -> None:
+    """Encode every row on all processes; the main one writes the table, a chunk at a time."""
+    encoder.module.to(accelerator.device)
+    with atomic(path) if accelerator.is_main_process else nullcontext() as work:
+        table = None
+        for start in range(0, len(rows), CHUNK):
+            chunk = rows.at(torch.arange(start, min(start + CHUNK, len(rows))))
+            (features,) = embed(accelerator, lambda batch: (encoder(batch.inputs),), chunk, batch_size, progress="encoding images")
+            if work is None:
+                continue
+            if table is None:
+                table = np.lib.format.open_memmap(work, "w+", np.float32, (len(rows), *features.shape[1:]))
+            table[start : start + len(chunk)] = features.float().numpy()
+        if table is not None:
+            table.flush()

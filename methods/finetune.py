@@ -1,0 +1,42 @@
+"""Finetune: cross-entropy on the new task alone, nothing kept. The floor of every table."""
+
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from data.images import Augment
+from data.stream import Batch, Task
+from methods import config
+from methods.backbones import Classifier
+from methods.base import Method, Prediction
+from methods.training import fit
+
+
+class Finetune(Method):
+    Config = config.Finetune
+
+    def __init__(self, config: config.Backboned, accelerator: Accelerator):
+        super().__init__(config, accelerator)
+        self.net = Classifier(config.backbone, config.image_size).to(accelerator.device)
+
+    def learn(self, task: Task) -> None:
+        self.net.grow(task.classes.stop)
+        fit(self.accelerator, self.net, task.train, self.loss, self.config, Augment(flip=self.config.flip))
+
+    def loss(self, net: Classifier, batch: Batch) -> Tensor:
+        return cross_entropy(net(batch.inputs), batch.labels)
+
+    def predict(self, inputs: Tensor) -> Prediction:
+        return Prediction(self.net(inputs))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"net": self.net.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.net.grow(len(state["net"]["head.weight"]))
+        self.net.load_state_dict(state["net"])
+
+    def networks(self) -> list[Classifier]:
+        return [self.net]

