@@ -61,9 +61,8 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     set_seed(derive_seed(config.seed) % 2**32)
     method = method_class(config.method.name)(config.method, accelerator)
     if method.encoder is not None:
-        stream.train_rows, stream.scored_rows = (
-            with_features(accelerator, method.encoder, rows) for rows in (stream.train_rows, stream.scored_rows)
-        )
+        stream.train_rows = with_features(accelerator, method.encoder, stream.train_rows)
+        stream.scored_rows = with_features(accelerator, method.encoder, stream.scored_rows)
     plain = OmegaConf.to_container(config, resolve=True)
     tracking = Tracking(accelerator, config.project, f"{stream.key}/{config.method.name}", plain)
     counts: dict[str, Any] = {
@@ -77,10 +76,7 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
         task = stream[number]
         before = time.perf_counter()
         set_seed(derive_seed(config.seed, number) % 2**32)  # heads grow alike on every rank
-        opened = Session(
-            config.seed, number, len(stream), config.progress, lambda values: tracking.log({f"train/{k}": v for k, v in values.items()})
-        )
-        with session(opened):
+        with session(Session(config.seed, number, len(stream), config.progress, tracking.training)):
             method.learn(task)
         _assert_equal_weights(accelerator, method)
         between = time.perf_counter()
@@ -92,10 +88,7 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
             counts[name].append(values)
         accuracy = sum(counts["correct"][-1]) / len(scored)
         tracking.log({"accuracy": accuracy, "task": number})
-        say(
-            accelerator,
-            f"task {number + 1}/{len(stream)}: accuracy {accuracy:.1%} over {task.classes.stop} classes, {times[-1]['train_s']:.0f} s",
-        )
+        say(accelerator, f"task {number + 1}/{len(stream)}: accuracy {accuracy:.1%} over {task.classes.stop} classes")
     if any(value is None for value in counts["invalid"]):
         counts["invalid"] = None
     record = {

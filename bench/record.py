@@ -5,10 +5,11 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.config import UNHASHED
 from data.cache import atomic
 from data.errors import InputError
 
@@ -49,9 +50,7 @@ def digest(record: dict[str, Any]) -> str:
 def stable(record: dict[str, Any]) -> dict[str, Any]:
     """-> the part that two runs of one configuration and seed must share. Options that change no number are left out."""
     kept = {key: value for key, value in record.items() if key not in VOLATILE}
-    kept["config"] = {
-        key: value for key, value in record["config"].items() if key not in ("results", "overwrite", "progress", "tracker", "project")
-    }
+    kept["config"] = {key: value for key, value in record["config"].items() if key not in UNHASHED}
     return kept
 
 
@@ -112,7 +111,7 @@ def _name(kind: type | tuple[type, ...]) -> str:
 
 
 def now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def environment(accelerator: Any) -> dict[str, Any]:

@@ -17,6 +17,10 @@ class Tracking:
         self.step += 1
         self._try(lambda: self.accelerator.log(values, step=self.step))
 
+    def training(self, values: dict[str, float]) -> None:
+        """Log what `fit` reports."""
+        self.log({f"train/{key}": value for key, value in values.items()})
+
     def finish(self, summary: dict[str, Any]) -> None:
         numbers = {f"summary/{key}": value for key, value in summary.items() if isinstance(value, (int, float))}
         self.log(numbers)

@@ -71,15 +71,16 @@ class Classifier(nn.Module):
         if backbone not in BACKBONES:
             raise unknown("method.backbone", backbone, BACKBONES)
         self.backbone, self.image_size = BACKBONES[backbone](), image_size
-        self.head = nn.Linear(self.backbone.features, 0)
+        self.head: nn.Linear | None = None  # until the first classes arrive
 
     def grow(self, classes: int) -> None:
         """Widen the head to `classes` outputs; the old columns stay as they are, bit for bit."""
-        old, device = self.head, self.head.weight.device
-        self.head = nn.Linear(old.in_features, classes).to(device)
-        with torch.no_grad():
-            self.head.weight[: old.out_features] = old.weight
-            self.head.bias[: old.out_features] = old.bias
+        old = self.head
+        self.head = nn.Linear(self.backbone.features, classes).to(next(self.backbone.parameters()).device)
+        if old is not None:
+            with torch.no_grad():
+                self.head.weight[: old.out_features] = old.weight
+                self.head.bias[: old.out_features] = old.bias
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> [B, D]"""
@@ -136,7 +137,7 @@ ENCODERS = {"packaged": packaged}
 
 
 def frozen_encoder(name: str, grid: int = 0) -> FrozenEncoder:
-    """-> a named frozen encoder that gives 1 + grid^2 feature vectors an image. Errors: InputError for an unknown name or missing weights."""
+    """-> a named frozen encoder that gives 1 + grid^2 vectors an image. Errors: InputError for an unknown name or missing weights."""
     if name not in ENCODERS:
         raise unknown("encoder", name, ENCODERS)
     return ENCODERS[name](grid)

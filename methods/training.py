@@ -104,7 +104,7 @@ def fit(
         dynamic_ncols=True,
     )
     total, seen = torch.zeros((), device=accelerator.device), 0
-    for step, (batch, micro) in enumerate(zip(loader, batches.micro(), strict=True)):
+    for batch, micro in zip(loader, batches.micro(), strict=True):
         if micro.first:
             torch.manual_seed(derive_seed(run.seed, run.task, phase, micro.step, accelerator.process_index))
             rate = learning_rate(options, micro.step, steps, steps_an_epoch)
@@ -233,9 +233,8 @@ def embed(accelerator: Accelerator, fn: Callable[[Batch], Any], rows: Rows, batc
     batches = math.ceil(count / batch_size)
     rounds = math.ceil(batches / world)  # the same on every rank, as sharded models need
     results = []
-    for number in tqdm(
-        range(rounds), desc=progress, disable=progress is None or not accelerator.is_main_process, file=sys.stderr, leave=False
-    ):
+    quiet = progress is None or not accelerator.is_main_process
+    for number in tqdm(range(rounds), desc=progress, disable=quiet, file=sys.stderr, leave=False):
         at = min(number * world + rank, batches - 1)
         positions = torch.arange(at * batch_size, min((at + 1) * batch_size, count))
         batch = Batch(*(column.to(accelerator.device, non_blocking=True) for column in rows[positions]))

