@@ -27,7 +27,7 @@ from methods.config import CONFIGS, METHODS
 
 @dataclass
 class RunConfig:
-    defaults: list[Any] = field(default_factory=lambda: [{"method": "gmm"}, {"stream": "digits"}, {"experiment": None}, "_self_"])
+    defaults: list[Any] = field(default_factory=lambda: [{"method": "gmm"}, {"stream": "digits"}, "_self_", {"experiment": None}])
     method: Any = MISSING  # the learner, one of the methods below
     stream: Any = MISSING  # the data set and how it is cut into tasks
     seed: int = 0  # of initial weights, batches, augmentation and random exemplars; never of the split

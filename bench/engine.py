@@ -58,11 +58,7 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
         say(accelerator, f"{path} exists: showing it (overwrite=true runs again)")
         return records.read(path), path
     _check_writable(path.parent)
-    set_seed(derive_seed(config.seed) % 2**32)
-    method = method_class(config.method.name)(config.method, accelerator)
-    if method.encoder is not None:
-        stream.train_rows = with_features(accelerator, method.encoder, stream.train_rows)
-        stream.scored_rows = with_features(accelerator, method.encoder, stream.scored_rows)
+    method = make_method(config, accelerator, stream)
     plain = OmegaConf.to_container(config, resolve=True)
     tracking = Tracking(accelerator, config.project, f"{stream.key}/{config.method.name}", plain)
     counts: dict[str, Any] = {
@@ -73,12 +69,8 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     }
     times, memory, predictions = [], [], []
     for number in range(len(stream)):
-        task = stream[number]
         before = time.perf_counter()
-        set_seed(derive_seed(config.seed, number) % 2**32)  # heads grow alike on every rank
-        with session(Session(config.seed, number, len(stream), config.progress, tracking.training)):
-            method.learn(task)
-        _assert_equal_weights(accelerator, method)
+        learn(config, accelerator, method, stream, number, tracking.training)
         between = time.perf_counter()
         scored = evaluate(accelerator, method, stream, number, config)
         times.append({"train_s": between - before, "evaluate_s": time.perf_counter() - between})
@@ -88,7 +80,7 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
             counts[name].append(values)
         accuracy = sum(counts["correct"][-1]) / len(scored)
         tracking.log({"accuracy": accuracy, "task": number})
-        say(accelerator, f"task {number + 1}/{len(stream)}: accuracy {accuracy:.1%} over {task.classes.stop} classes")
+        say(accelerator, f"task {number + 1}/{len(stream)}: accuracy {accuracy:.1%} over {stream.classes(number).stop} classes")
     if any(value is None for value in counts["invalid"]):
         counts["invalid"] = None
     record = {
@@ -131,6 +123,25 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     accelerator.wait_for_everyone()
     tracking.finish(record["metrics"])
     return record, path
+
+
+def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream) -> Method:
+    """-> the method, alike on every rank; if it has a frozen encoder, the stream gives its cached features from now on"""
+    set_seed(derive_seed(config.seed) % 2**32)
+    method = method_class(config.method.name)(config.method, accelerator)
+    if method.encoder is not None:
+        stream.train_rows = with_features(accelerator, method.encoder, stream.train_rows)
+        stream.scored_rows = with_features(accelerator, method.encoder, stream.scored_rows)
+    return method
+
+
+def learn(config: DictConfig, accelerator: Accelerator, method: Method, stream: TaskStream, number: int, log: Any = None) -> None:
+    """Let the method learn one task, and make sure that the ranks agree afterwards."""
+    set_seed(derive_seed(config.seed, number) % 2**32)  # heads grow alike on every rank
+    with session(Session(config.seed, number, len(stream), config.progress, log or (lambda values: None))):
+        method.learn(stream[number])
+    if accelerator.num_processes > 1 and len(set(gather_object([state_digest(method.state_dict())]))) != 1:
+        raise RuntimeError(f"the ranks hold different weights after task {number + 1}")
 
 
 def evaluate(accelerator: Accelerator, method: Method, stream: TaskStream, number: int, config: DictConfig) -> pd.DataFrame:
@@ -214,13 +225,6 @@ def _memory(kept: list[Stored], per_task: list[int]) -> dict[str, Any]:
         "by_kind": {one.kind: {"items": one.items, "bytes": one.bytes} for one in kept},
         "per_task": per_task,
     }
-
-
-def _assert_equal_weights(accelerator: Accelerator, method: Method) -> None:
-    if accelerator.num_processes == 1:
-        return
-    if len(set(gather_object([state_digest(method.state_dict())]))) != 1:
-        raise RuntimeError("the ranks hold different weights after learning a task")
 
 
 def state_digest(state: Any) -> str:

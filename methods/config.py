@@ -14,7 +14,7 @@ class Training:
     lr: float = 0.1  # peak learning rate
     momentum: float = 0.9  # of sgd
     nesterov: bool = False  # of sgd
-    weight_decay: float = 1e-4
+    weight_decay: float = 1e-4  # of the optimizer: L2 in sgd, decoupled in adamw
     decay: str = "all"  # which parameters decay: all | matrices (those of two or more dimensions)
     schedule: str = "cosine"  # constant | cosine (to min_lr) | multistep
     min_lr: float = 0.0  # where cosine ends

@@ -1,0 +1,82 @@
+"""Options: one definition each, unknown ones answered with the nearest, fast to list."""
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from bench.config import RunConfig, comments, config_hash, resolve
+from bench.run import main
+from data.config import STREAMS
+from data.errors import InputError
+from methods.base import method_class
+from methods.config import CONFIGS, METHODS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("method=gm", "unknown method 'gm': did you mean 'gmm'?"),
+        ("stream=digit", "unknown stream 'digit': did you mean 'digits'?"),
+        ("method.lrr=1", "unknown option 'method.lrr': did you mean 'method.lr'?"),
+        ("stream.ordr=1", "unknown option 'stream.ordr': did you mean 'stream.order'?"),
+        ("sed=1", "unknown option 'sed': did you mean 'seed'?"),
+        ("seed=abc", "could not be converted to Integer"),
+        ("experiment=nothing", "unknown experiment 'nothing'"),
+        ("plugins=[no.such.module]", "plugin 'no.such.module' could not be imported"),
+        ("seed=[", "could not be read"),
+    ],
+)
+def test_wrong_options_are_one_sentence_and_exit_code_2(override, sentence, capsys):
+    assert main([override]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and len(said.strip().splitlines()) == 1 and "Traceback" not in said
+
+
+def test_overrides_are_typed():
+    config = resolve(["method=gmm", "method.lr=0.5", "seed=3"])
+    assert config.method.lr == 0.5 and config.seed == 3 and config.method.name == "gmm" and config.stream.source == "digits"
+
+
+def test_hash_ignores_what_changes_no_number():
+    base = config_hash(resolve([]))
+    assert config_hash(resolve(["seed=1", "results=x", "progress=false", "tracker=wandb"])) == base
+    assert config_hash(resolve(["method.lr=0.5"])) != base
+    assert config_hash(resolve(["stream.order=1993"])) != base
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_registry_and_options_agree(name):
+    assert method_class(name).Config is CONFIGS[name]
+    assert CONFIGS[name]().name == name
+
+
+@pytest.mark.parametrize("options", [RunConfig, *CONFIGS.values(), *STREAMS.values()])
+def test_every_option_has_a_comment(options):
+    silent = {"defaults", "name"}
+    assert {entry.name for entry in fields(options)} - silent <= set(comments(options))
+
+
+@pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"]])
+def test_listing_options_imports_no_torch(flag):
+    """Torch alone takes longer to import than listing the options may take."""
+    code = f"import sys; from bench.run import main; assert main({flag!r}) == 0; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "method" in done.stdout
+
+
+def test_user_yaml_from_a_folder(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - override /method: ncm\nseed: 7\n")
+    config = resolve(["experiment=mine"], str(tmp_path))
+    assert config.method.name == "ncm" and config.seed == 7
+
+
+def test_wrong_values_are_inputerrors():
+    with pytest.raises(InputError):
+        resolve(["method.epochs=many"])

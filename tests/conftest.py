@@ -1,0 +1,41 @@
+"""Shared fixtures: every method on small streams, with one cache for the whole test run."""
+
+import os
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import pytest
+from accelerate import Accelerator
+
+from bench.config import resolve
+from methods.config import METHODS
+
+# What makes a method quick enough to be run many times over; its defaults are for `digits` whole.
+QUICK = {
+    "finetune": ["method.epochs=1"],
+    "joint": ["method.epochs=1"],
+    "gmm": ["method.memory=12", "method.max_new_tokens=12"],
+}
+SMALL = ["stream=digits", "stream.limit=6", "progress=false"]
+
+
+@pytest.fixture(params=sorted(METHODS))
+def method_name(request) -> str:
+    """Every registered method: a new one is held to the promises by being registered."""
+    return request.param
+
+
+@pytest.fixture
+def quick(tmp_path):
+    """-> a function: method, further overrides -> the configuration of a quick run that writes under tmp_path"""
+
+    def configure(method: str, *overrides: str):
+        return resolve([f"method={method}", *QUICK.get(method, []), *SMALL, f"results={tmp_path / 'results'}", *overrides])
+
+    return configure
+
+
+@pytest.fixture(scope="session")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)

@@ -1,0 +1,88 @@
+"""The exemplar memory. Oracles: worked examples and brute force."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import normalize
+
+from data.errors import InputError
+from data.stream import Rows
+from methods.memory import ExemplarMemory, herding
+
+
+def test_worked_examples():
+    rows = torch.tensor([[1, 0], [0, 1], [0.6, 0.8], [0.8, 0.6], [-0.6, 0.8]])
+    assert herding(rows, 5).tolist() == [2, 1, 3, 0, 4]  # with the class mean at unit length, as the paper has it
+    assert herding(torch.tensor([[1, 0], [0.8, 0.6], [0, 1.0]]), 3).tolist() == [1, 2, 0]
+    assert sorted(herding(rows[:4], 2).tolist()) == [2, 3]  # equally far from the mean: either may come first
+
+
+@settings(max_examples=40, deadline=None)
+@given(count=st.integers(1, 12), size=st.integers(1, 5), seed=st.integers(0, 99))
+def test_each_choice_is_the_best_one(count, size, seed):
+    """Brute force over all rows left, one choice after another."""
+    rows = torch.randn(count, size, generator=torch.Generator().manual_seed(seed)).double()
+    unit = normalize(rows, dim=1)
+    mean, left, chosen = normalize(unit.mean(0), dim=0), list(range(count)), []
+    for _ in range(count):
+        best = min(left, key=lambda row: float((mean - torch.stack([unit[i] for i in [*chosen, row]]).mean(0)).norm()))
+        left.remove(best)
+        chosen.append(best)
+    ours = herding(rows, count).tolist()
+    distance = [float((mean - unit[ours[: k + 1]].mean(0)).norm()) for k in range(count)]
+    expected = [float((mean - unit[chosen[: k + 1]].mean(0)).norm()) for k in range(count)]
+    assert sorted(ours) == list(range(count))
+    assert distance[0] == pytest.approx(expected[0], abs=1e-9)
+    assert ours == chosen or any(abs(a - b) < 1e-9 for a, b in zip(distance, expected, strict=True))  # a tie may go either way
+
+
+def rows(classes: int = 10, each: int = 20) -> Rows:
+    labels = torch.arange(classes).repeat_interleave(each)
+    images = torch.randint(0, 255, (len(labels), 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Rows(images, torch.arange(len(labels)), labels)
+
+
+def features(part: Rows) -> torch.Tensor:
+    return part.store[part.index].float().flatten(1)
+
+
+@pytest.mark.parametrize("selection", ["herding", "random"])
+def test_budget_is_never_exceeded_and_lists_are_truncated(selection):
+    """K = 20 over 2, 4, … 10 classes: 10, 5, 3, 2, 2 each; never chosen again."""
+    memory, train = ExemplarMemory(20, selection), rows()
+    quotas = []
+    for task in range(5):
+        before = {label: kept.tolist() for label, kept in memory.lists.items()}
+        memory.update(train, range(2 * task, 2 * task + 2), features, torch.Generator().manual_seed(task))
+        quotas.append(len(memory.lists[0]))
+        assert len(memory) <= 20
+        assert all(memory.lists[label].tolist() == kept[: quotas[-1]] for label, kept in before.items())
+        assert all((train.labels[kept] == label).all() for label, kept in memory.lists.items())
+    assert quotas == [10, 5, 3, 2, 2]
+    assert memory.stored()[0].bytes == 20 * 192
+
+
+@pytest.mark.parametrize(("classes", "each"), [(30, 66), (60, 33), (70, 28), (90, 22), (100, 20)])
+def test_quota_of_two_thousand(classes, each):
+    memory = ExemplarMemory(2000, "random")
+    memory.update(rows(classes, 100), range(classes), features, torch.Generator())
+    assert {len(kept) for kept in memory.lists.values()} == {each}
+
+
+def test_a_budget_smaller_than_the_classes_is_refused():
+    with pytest.raises(InputError, match="method.memory=3 holds no exemplar for each of the 4 classes seen"):
+        ExemplarMemory(3).update(rows(4), range(4), features, torch.Generator())
+
+
+def test_no_memory_keeps_nothing():
+    memory = ExemplarMemory(0)
+    memory.update(rows(2), range(2), features, torch.Generator())
+    assert len(memory) == 0 and memory.stored() == [] and len(memory.rows(rows(2))) == 0
+
+
+def test_state_survives():
+    memory, again = ExemplarMemory(6), ExemplarMemory(6)
+    memory.update(rows(2), range(2), features, torch.Generator())
+    again.load_state_dict(memory.state_dict())
+    assert again.rows(rows(2)).index.tolist() == memory.rows(rows(2)).index.tolist() and again.stored() == memory.stored()
