@@ -28,6 +28,7 @@ class Source:
     train: Split
     test: Split
     class_names: tuple[str, ...]  # words, by the source's label id
+    mirrors: bool = True  # a mirrored image keeps its class (not so for digits and letters)
 
 
 def load(config: StreamConfig) -> Source:

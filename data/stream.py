@@ -73,6 +73,7 @@ class Task:
     classes: range  # ids that arrive now, e.g. range(20, 40)
     class_names: tuple[str, ...]  # words, one for each of `classes`
     train: Rows  # undecorated: augmentation belongs to fit()
+    mirrors: bool = True  # a mirrored image keeps its class, so that training may flip
 
 
 class TaskStream:
@@ -84,7 +85,7 @@ class TaskStream:
         self.sizes = task_sizes(count, config.base, config.increment)
         self.class_names = tuple(source.class_names[label] for label in self.order)
         self.scenario = "class"
-        self.source = source.name
+        self.source, self.mirrors = source.name, source.mirrors
         self.limited = config.limit is not None
         train, test = _numbered(source.train, self.order), _numbered(source.test, self.order)
         if config.validation:
@@ -110,7 +111,7 @@ class TaskStream:
         if not 0 <= task < len(self):
             raise IndexError(task)
         classes = self.classes(task)
-        return Task(task, classes, self.class_names[classes.start : classes.stop], self._among(self.train_rows, classes))
+        return Task(task, classes, self.class_names[classes.start : classes.stop], self._among(self.train_rows, classes), self.mirrors)
 
     def test(self, task: int) -> Rows:
         """-> the scored rows of one task (the test split, or the carved validation rows)"""

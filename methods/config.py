@@ -29,9 +29,13 @@ class Training:
 class Backboned(Training):
     """A convolutional classifier trained from scratch."""
 
+    epochs: int = 10
+    batch_size: int = 32
+    lr: float = 0.05
+
     backbone: str = "resnet32"  # name in methods.backbones.BACKBONES
     image_size: int | None = 32  # images are resized to this many pixels; null keeps theirs
-    flip: bool = True  # mirror half of the training images; off where a mirror image is another class, as for digits
+    flip: bool = True  # mirror half of the training images, where the stream says that a mirror image keeps its class
 
 
 @dataclass
@@ -55,18 +59,18 @@ class NCM:
 class GMM(Training):
     name: str = "gmm"
     epochs: int = 1
-    batch_size: int = 4
+    batch_size: int = 8
     optimizer: str = "adamw"
-    lr: float = 3e-3
+    lr: float = 5e-3
     weight_decay: float = 0.0
     decay: str = "matrices"
-    warmup: int = 10
+    warmup: int = 5
     clip: float | None = 1.0
     vlm: str = "packaged"  # generative model, a name in methods.gmm.vlm.VLMS
     visual_tokens: int = 1  # tokens an image becomes: the pooled feature, then a square grid of the feature map
     memory: int = 100  # exemplars kept over all classes; 0 keeps none
     selection: str = "herding"  # which exemplars to keep: herding | random
-    replay: int = 1  # times each exemplar is seen an epoch
+    replay: int = 2  # times each exemplar is seen an epoch
     question: str = "What is this?"  # asked in training and at test alike
     answer: str = "This is a photo of a {}."  # {} = the class name
     max_new_tokens: int = 30  # longest answer

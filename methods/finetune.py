@@ -23,7 +23,7 @@ class Finetune(Method):
 
     def learn(self, task: Task) -> None:
         self.net.grow(task.classes.stop)
-        fit(self.accelerator, self.net, task.train, self.loss, self.config, Augment(flip=self.config.flip))
+        fit(self.accelerator, self.net, task.train, self.loss, self.config, Augment(flip=self.config.flip and task.mirrors))
 
     def loss(self, net: Classifier, batch: Batch) -> Tensor:
         return cross_entropy(net(batch.inputs), batch.labels)

@@ -1,5 +1,7 @@
 """Joint: one model trained anew on all data seen so far. The ceiling of every table; it keeps everything."""
 
+from dataclasses import replace
+
 from data.stream import Rows, Task
 from methods import config
 from methods.backbones import Classifier
@@ -17,7 +19,7 @@ class Joint(Finetune):
     def learn(self, task: Task) -> None:
         self.net = Classifier(self.config.backbone, self.config.image_size).to(self.accelerator.device)
         seen = task.train if self.past is None else self.past + task.train
-        super().learn(Task(task.index, task.classes, task.class_names, seen))
+        super().learn(replace(task, train=seen))
         self.past = seen
 
     def stored(self) -> list[Stored]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.engine import learn, make_method
+from bench.config import resolve
+from bench.engine import learn, make_method, run
 from data.source import load
 from data.stream import TaskStream
 from tests.conftest import QUICK, SMALL
@@ -18,8 +19,6 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="session")
 def trained(accelerator):
     """-> a function: method name -> (method after the last task, its stream)"""
-    from bench.config import resolve
-
     done = {}
 
     def train(name: str):
@@ -33,6 +32,20 @@ def trained(accelerator):
         return done[name]
 
     return train
+
+
+@pytest.fixture(scope="session")
+def one_process(accelerator, tmp_path_factory):
+    """-> a function: method name -> (record, path) of its run in this process"""
+    done, folder = {}, tmp_path_factory.mktemp("one")
+
+    def run_once(name: str):
+        if name not in done:
+            config = resolve([f"method={name}", *QUICK.get(name, []), *SMALL, f"results={folder}"])
+            done[name] = run(config, accelerator)
+        return done[name]
+
+    return run_once
 
 
 @pytest.fixture(scope="session")

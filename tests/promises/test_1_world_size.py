@@ -8,15 +8,14 @@ import json
 import pandas as pd
 import pytest
 
-from bench.engine import run
 from bench.record import stable
 from methods.base import method_class
 
 pytestmark = pytest.mark.slow
 
 
-def test_one_and_two_processes_agree(method_name, quick, two_processes, accelerator):
-    record, path = run(quick(method_name), accelerator)
+def test_one_and_two_processes_agree(method_name, one_process, two_processes):
+    record, path = one_process(method_name)
     other_path = two_processes / path.parent.parent.name / path.parent.name / path.name
     other = json.loads(other_path.read_text())
     assert record["environment"]["world_size"] == 1 and other["environment"]["world_size"] == 2

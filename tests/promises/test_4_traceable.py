@@ -11,9 +11,9 @@ from data.stream import TaskStream
 pytestmark = pytest.mark.slow
 
 
-def test_same_seed_same_record(method_name, quick, accelerator):
-    first, path = run(quick(method_name), accelerator)
-    again, _ = run(quick(method_name, "overwrite=true"), accelerator)
+def test_same_seed_same_record(method_name, one_process, quick, accelerator):
+    first, _ = one_process(method_name)
+    again, path = run(quick(method_name), accelerator)
     assert records.stable(first) == records.stable(again)
     assert records.read(path) == again
     _counts_follow_from_predictions(quick(method_name), again, path)
@@ -29,8 +29,8 @@ def _counts_follow_from_predictions(config, record, path):
         assert found["task_il_correct"] == record["counts"]["task_il_correct"][number]
 
 
-def test_a_record_says_where_its_number_comes_from(quick, accelerator):
-    record, path = run(quick("gmm"), accelerator)
+def test_a_record_says_where_its_number_comes_from(one_process):
+    record, path = one_process("gmm")
     assert record["limited"], "a stream cut short by a limit must be marked"
     assert set(record["weights"]) == {"efficientnet-lite0", "SmolLM2-135M-Instruct", "all-MiniLM-L6-v2"}
     assert all(len(value) == 64 for value in record["weights"].values())
