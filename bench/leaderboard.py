@@ -163,7 +163,7 @@ def _notes(frame: pd.DataFrame) -> list[str]:
 def aggregate(board: Board) -> pd.DataFrame:
     """-> one row a method and options, best first within a section: means, `…_std` (nan for one seed), n, seeds, paths"""
     columns = [*METRICS, *COSTS]
-    groups = board.records.groupby(ROW, sort=True)
+    groups = board.records.sort_values([*ROW, "seed"]).groupby(ROW, sort=True)
     table = groups[columns].mean().join(groups[columns].std(ddof=1).add_suffix("_std"))
     table["n"] = groups.size()
     for name in ("seed", "path"):

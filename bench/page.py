@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.details import Details
 from bench.leaderboard import COSTS, METRICS, Board, missing
-from bench.tables import HEADS, LEGEND, cells, lines, plain
+from bench.tables import HEADS, LEGEND, cells, plain, quotations, source_of
 from data.cache import atomic
 
 LIMIT = 2_800_000  # bytes; what would make the page larger is left out, and the run says so
@@ -34,7 +34,7 @@ def render(board: Board, table: pd.DataFrame, folder: Path, paper: bool = False)
     data |= {"streams": [], "runs": [], "images": {}}
     for stream, rows in table.groupby("stream"):
         first = board.raw[rows["paths"].iloc[0][0]]
-        quoted = [texts for section, texts in lines(rows, paper) if section.startswith("quoted")]
+        quoted = [[row["method"], source_of(row), *texts[1:]] for row, texts in quotations(rows)] if paper else []
         shown = {"key": plain(stream), "tasks": first["stream"]["tasks"], "names": [plain(name) for name in first["stream"]["class_names"]]}
         shown |= {"total": first["counts"]["total"], "missing": missing(rows), "quoted": quoted, "rows": []}
         for _, row in rows.iterrows():

@@ -70,10 +70,19 @@ def lines(rows: pd.DataFrame, paper: bool) -> Iterator[tuple[str, list[str]]]:
     for _, row in rows.iterrows():
         name = f"{row['label']} [{row['role']}]" if row["role"] else row["label"]
         yield row["section"], [plain(name), str(row["n"]), *cells(row)]
-    for _, row in published(rows).iterrows() if paper else ():
+    for row, texts in quotations(rows) if paper else ():
+        yield "quoted from papers, not run here", [f"{row['method']} [{source_of(row)}]", *texts[1:]]
+
+
+def quotations(rows: pd.DataFrame) -> Iterator[tuple[pd.Series, list[str]]]:
+    """-> (the quoted figure, texts as in `lines`) for each that belongs beside the table of one stream"""
+    for _, row in published(rows).iterrows():
         figures = ["–" if math.isnan(row[name]) else f"{row[name]:.1f}" for name in METRICS[:2]]
-        name = f"{row['method']} [quoted: {row['source']}; {row['setting']}]"
-        yield "quoted from papers, not run here", [name, "–", *figures, *["–"] * (len(HEADS) - 2)]
+        yield row, [row["method"], "–", *figures, *["–"] * (len(HEADS) - 2)]
+
+
+def source_of(row: pd.Series) -> str:
+    return f"quoted: {row['source']}; {row['setting']}"
 
 
 def show(board: Board, table: pd.DataFrame, paper: bool = False) -> None:
