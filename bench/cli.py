@@ -1,0 +1,132 @@
+"""The `cilbench` command. Each part imports only what it needs, so that listing is fast."""
+
+import sys
+from pathlib import Path
+
+from data.errors import InputError, unknown
+
+USAGE = """usage: cilbench COMMAND ...
+
+  run [key=value ...]           run one method over one stream (accelerate launch bench/run.py does it on several processes)
+  sweep [key=value ...]         run a grid of methods, streams and seeds; what has a complete record is skipped
+  ls methods|streams|vlms|experiments
+  leaderboard [DIR] [--paper]   tables and a page from the records in DIR (results/)
+  compare A B                   do two sets of records differ beyond seed noise? exit code 1 if so
+  show RECORD [--plots]         one run as a table; with --plots its curve and matrix as PNG beside it
+  validate PATH ...             is every record sound and unedited? exit code 1 if not
+
+cilbench COMMAND --help says more."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """-> the exit code: 0, 1 where the command's answer is no, 2 for wrong input (one sentence on standard error)"""
+    name, *rest = sys.argv[1:] if arguments is None else arguments or ["--help"]
+    if name in ("--help", "-h"):
+        print(USAGE)
+        return 0
+    try:
+        if name not in COMMANDS:
+            raise unknown("command", name, COMMANDS)
+        return COMMANDS[name](rest)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: list[str]) -> int:
+    from bench.run import main
+
+    return main(arguments)
+
+
+def _sweep(arguments: list[str]) -> int:
+    from launch.sweep import main
+
+    return main(arguments)
+
+
+def _leaderboard(arguments: list[str]) -> int:
+    from bench.leaderboard import main
+
+    return main(arguments)
+
+
+def _compare(arguments: list[str]) -> int:
+    from bench.compare import main
+
+    return main(arguments)
+
+
+def _list(arguments: list[str]) -> int:
+    kinds = ("methods", "streams", "vlms", "experiments")
+    if len(arguments) != 1:
+        raise InputError(f"ls takes one of {', '.join(kinds)}")
+    if arguments[0] not in kinds:
+        raise unknown("kind", arguments[0], kinds)
+    print(*listed(arguments[0]), sep="\n")
+    return 0
+
+
+def listed(kind: str) -> list[str]:
+    """-> the names that `method=`, `stream=`, `method.vlm=` or `experiment=` take, those of installed plugins among them"""
+    if kind == "vlms":
+        from methods.gmm.vlm import VLMS
+
+        return sorted(VLMS)
+    from bench import config
+
+    config._load_plugins([])
+    if kind == "experiments":
+        return sorted(path.stem for path in (Path(config.__file__).parent / "presets" / "experiment").glob("*.yaml"))
+    return sorted(config.METHODS if kind == "methods" else config.SOURCES)
+
+
+def _show(arguments: list[str]) -> int:
+    from bench import record, table
+
+    paths = [argument for argument in arguments if argument != "--plots"]
+    if len(paths) != 1 or paths[0].startswith("-"):
+        raise InputError("show takes one record: cilbench show results/STREAM/METHOD/FILE.json [--plots]")
+    found = record.read(Path(paths[0]))
+    table.show(found, paths[0])
+    if "--plots" in arguments:
+        from bench.plots import write_plots
+
+        print("written:", *write_plots(found, Path(paths[0])))
+    return 0
+
+
+def _validate(arguments: list[str]) -> int:
+    from bench import record
+    from bench.leaderboard import refusal
+
+    if not arguments:
+        raise InputError("validate takes records or folders of records: cilbench validate results")
+    bad = count = 0
+    for place in map(Path, arguments):
+        for path in sorted(place.rglob("*.json")) if place.is_dir() else [place]:
+            count += 1
+            try:
+                found = record.read(path)
+                reason = None if found["limited"] else refusal(found)
+            except InputError as error:
+                reason = str(error).removeprefix(f"{path} ")
+            if reason:
+                bad += 1
+                print(f"{path}: {reason}")
+    print(f"{count - bad} of {count} records are sound")
+    return int(bad > 0)
+
+
+COMMANDS = {
+    "run": _run,
+    "sweep": _sweep,
+    "ls": _list,
+    "leaderboard": _leaderboard,
+    "compare": _compare,
+    "show": _show,
+    "validate": _validate,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
