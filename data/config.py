@@ -56,8 +56,8 @@ STREAMS = {
     "mini_imagenet": StreamConfig("mini_imagenet", increment=10, order=1993, image_size=84),
     "core50": StreamConfig("core50", scenario="domain", increment=1),
     "domainnet": StreamConfig("domainnet", scenario="domain", increment=1, image_size=224),
-    "folder": StreamConfig("folder"),
-    "hub": HubConfig("hub"),
+    "folder": StreamConfig("folder", image_size=224),
+    "hub": HubConfig("hub", image_size=224),
     # Few-shot class-incremental protocols of Tao et al. (2020) and Zhang et al. (2021, CEC): natural order, no shuffle.
     "cifar100-fscil": StreamConfig("cifar100", base=60, increment=5, shots=5),
     "miniimagenet-fscil": StreamConfig("mini_imagenet", base=60, increment=5, shots=5, image_size=84),

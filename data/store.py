@@ -148,7 +148,7 @@ def prepare(source: Source, config: StreamConfig) -> Source:
 def decoded(files: FileStore) -> DecodedStore:
     """-> the pixels, from the cache; decoded now, by this process alone where several run, if the cache has none"""
     path = cache_dir("images") / f"{content_key('decoded', files.digest())}.npy"
-    with _alone(path):
+    with alone(path):
         if not path.exists():
             with atomic(path) as work:
                 _decode_all(files, work)
@@ -174,7 +174,7 @@ def _readable(split: Split) -> Split:
     """-> the rows of a split whose files can be decoded; which ones cannot is remembered in the cache"""
     files = split.images
     path = cache_dir("images") / f"{content_key('readable', files.digest())}.json"
-    with _alone(path):
+    with alone(path):
         if not path.exists():
             good = list(_in_parallel(lambda row: _is_readable(files, row), len(files), files.workers))
             with atomic(path) as work:
@@ -211,7 +211,7 @@ def _in_parallel(function, count: int, workers: int) -> Iterator:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Let one process of this machine at a time into the block."""
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
