@@ -57,9 +57,8 @@ def _needs(config: DictConfig, stream: TaskStream) -> list[str]:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return [f"memory   {decoded / GIB:.2f} GiB of images, of {memory / GIB:.0f} GiB"]
     if decoded > config.stream.cache_gib * GIB:
-        return [
-            f"cache    none: {decoded / GIB:.2f} GiB decoded is over stream.cache_gib={config.stream.cache_gib:g}; workers decode while training"
-        ]
+        limit = f"{decoded / GIB:.2f} GiB decoded is over stream.cache_gib={config.stream.cache_gib:g}"
+        return [f"cache    none: {limit}; workers decode while training"]
     folder: Path = cache_dir("images")
     free = shutil.disk_usage(folder).free
     short = " — NOT ENOUGH: set CILBENCH_CACHE to another disk" if free < decoded else ""

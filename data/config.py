@@ -40,7 +40,7 @@ class HubConfig(StreamConfig):
 
 
 # What cannot change a number: two runs that differ only here are the same run.
-UNHASHED = ("root", "download", "checksum", "cache_gib", "workers")
+UNHASHED = ("root", "download", "cache_gib", "workers")
 
 # Name -> the options' defaults: one for each source, and one for each named protocol over a source.
 STREAMS = {
