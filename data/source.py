@@ -117,4 +117,4 @@ def _row_hashes(images: Any) -> Iterable[int]:
 
 
 def _file_hash(files: Any, row: int) -> bytes:
-    return hashlib.sha256(files.open(row).read_bytes()).digest()
+    return hashlib.sha256(files.read(row)).digest()

@@ -87,6 +87,9 @@ class FileStore:
             digest.update(f"{name}\0{self.stamp(name)}\n".encode())
         return digest.digest()
 
+    def read(self, row: int) -> bytes:
+        return self.open(row).read_bytes()
+
     def file_size(self, row: int) -> int:
         return self.open(row).stat().st_size
 

@@ -35,8 +35,11 @@ class HubStore(FileStore):
     def stamp(self, name: str) -> str:
         return self.table._fingerprint  # changes with the content
 
+    def read(self, row: int) -> bytes:
+        return self.open(row).getvalue()
+
     def file_size(self, row: int) -> int:
-        return len(self.open(row).getvalue())
+        return len(self.read(row))
 
 
 def load(config: HubConfig) -> Source:
