@@ -20,6 +20,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.config import STREAMS, StreamConfig
+from data.config import UNHASHED as STREAM_UNHASHED
 from data.errors import InputError, unknown
 from data.sources import SOURCES
 from methods.config import CONFIGS, METHODS
@@ -35,13 +36,22 @@ class RunConfig:
     eval_batch_size: int = 64  # rows a prediction batch
     results: str = "results"  # folder of the records
     overwrite: bool = False  # run again where a complete record exists
+    dry_run: bool = False  # print the tasks, the key and what is missing, and train nothing
     tracker: str = "none"  # none | wandb | tensorboard
     project: str = "cilbench"  # project of the tracker
     progress: bool = True  # progress bars on standard error
     plugins: list[str] = field(default_factory=list)  # modules to import first; they add to the registries
 
 
-UNHASHED = ("results", "overwrite", "tracker", "project", "progress", "seed")  # options that change no number, and the seed
+UNHASHED = ("results", "overwrite", "dry_run", "tracker", "project", "progress", "seed")  # options that change no number, and the seed
+
+
+def hashed(config: dict[str, Any]) -> dict[str, Any]:
+    """-> the options that can change a number, without the seed"""
+    plain = {key: value for key, value in config.items() if key not in UNHASHED}
+    if isinstance(plain.get("stream"), dict):
+        plain["stream"] = {key: value for key, value in plain["stream"].items() if key not in STREAM_UNHASHED}
+    return plain
 
 
 def resolve(overrides: list[str], config_dir: str | None = None) -> DictConfig:
@@ -97,8 +107,13 @@ def _register(given: dict[str, Any]) -> None:
     for name in METHODS:
         if name in CONFIGS or name == given.get("method"):
             store.store(name, method_config(name), group="method")
-    for name in SOURCES:
+    for name in _stream_names():
         store.store(name, STREAMS.get(name, StreamConfig(source=name)), group="stream")
+
+
+def _stream_names() -> list[str]:
+    """-> the sources, and the named protocols over them"""
+    return list(dict.fromkeys([*SOURCES, *STREAMS]))
 
 
 def method_config(name: str) -> type:
@@ -111,7 +126,7 @@ def method_config(name: str) -> type:
 
 def _check_choices(given: dict[str, Any]) -> None:
     presets = [path.stem for path in (Path(__file__).parent / "presets" / "experiment").glob("*.yaml")]
-    for group, known in (("method", METHODS), ("stream", SOURCES), ("experiment", presets)):
+    for group, known in (("method", METHODS), ("stream", _stream_names()), ("experiment", presets)):
         if given.get(group) is not None and given[group] not in known:
             raise unknown(group, str(given[group]), known)
 
@@ -138,7 +153,7 @@ def _flat_keys(config: DictConfig, prefix: str = "") -> list[str]:
 
 def config_hash(config: DictConfig) -> str:
     """-> 12 hex digits over all options that can change a number, but for the seed"""
-    plain = {key: value for key, value in OmegaConf.to_container(config).items() if key not in UNHASHED}
+    plain = hashed(OmegaConf.to_container(config))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -157,11 +172,11 @@ def help_text(config: DictConfig) -> str:
         "usage: accelerate launch bench/run.py [key=value ...] [--cfg job] [--config-dir DIR] [--help]",
         "",
         f"method=      {' | '.join(METHODS)}",
-        f"stream=      {' | '.join(SOURCES)}",
+        f"stream=      {' | '.join(_stream_names())}",
         "",
     ]
     sections = [("", RunConfig, config), ("method.", method_config(config.method.name), config.method)]
-    sections.append(("stream.", StreamConfig, config.stream))
+    sections.append(("stream.", OmegaConf.get_type(config.stream), config.stream))
     for prefix, options, values in sections:
         said = comments(options)
         for entry in fields(options):

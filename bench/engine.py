@@ -169,7 +169,7 @@ def evaluate(accelerator: Accelerator, method: Method, stream: TaskStream, numbe
         "after_task": np.full(len(rows), number),
         "index": rows.index.numpy(),
         "label": rows.labels.numpy(),
-        "task": stream.task_of(rows.labels).numpy(),
+        "task": stream.task_of(rows.labels, rows.index).numpy(),
         "prediction": predicted.numpy(),
         "task_il_prediction": within.numpy(),
         "score": value.numpy(),

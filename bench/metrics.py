@@ -17,7 +17,8 @@ def rates(correct: Counts, total: Sequence[int]) -> np.ndarray:
     tasks = len(correct)
     matrix = np.full((tasks, tasks), np.nan)
     for i, row in enumerate(correct):
-        matrix[i, : len(row)] = np.asarray(row) / np.asarray(total[: len(row)])
+        sizes = np.asarray(total[: len(row)])
+        np.divide(row, sizes, out=matrix[i, : len(row)], where=sizes > 0)  # a task without scored rows of its own stays unknown
     return matrix
 
 
@@ -29,7 +30,7 @@ def accuracy_after_each_task(correct: Counts, total: Sequence[int]) -> list[floa
 def accuracy_after_each_task_macro(correct: Counts, total: Sequence[int]) -> list[float]:
     """The mean of R[i][0..i]: each task weighs the same, whatever its size"""
     matrix = rates(correct, total)
-    return [float(matrix[i, : i + 1].mean()) for i in range(len(matrix))]
+    return [float(np.nanmean(matrix[i, : i + 1])) for i in range(len(matrix))]
 
 
 def forgetting(matrix: np.ndarray) -> float | None:
@@ -39,13 +40,13 @@ def forgetting(matrix: np.ndarray) -> float | None:
     """
     tasks = len(matrix)
     drops = [matrix[j : tasks - 1, j].max() - matrix[-1, j] for j in range(tasks - 1)]
-    return float(np.mean(drops)) if drops else None
+    return float(np.nanmean(drops)) if drops else None
 
 
 def backward_transfer(matrix: np.ndarray) -> float | None:
     """Mean over j < T-1 of R[T-1][j] - R[j][j] (Lopez-Paz and Ranzato 2017). None for a single task."""
     gains = [matrix[-1, j] - matrix[j, j] for j in range(len(matrix) - 1)]
-    return float(np.mean(gains)) if gains else None
+    return float(np.nanmean(gains)) if gains else None
 
 
 def forward_transfer(matrix: np.ndarray, untrained: Sequence[float]) -> float | None:
@@ -56,7 +57,7 @@ def forward_transfer(matrix: np.ndarray, untrained: Sequence[float]) -> float | 
 
 def plasticity(matrix: np.ndarray) -> float:
     """Mean of R[j][j]: accuracy on each task just after it was learnt"""
-    return float(np.mean(np.diag(matrix)))
+    return float(np.nanmean(np.diag(matrix)))
 
 
 def intransigence(matrix: np.ndarray, joint: np.ndarray) -> float:
@@ -82,6 +83,7 @@ def summarise(counts: dict[str, Any]) -> dict[str, Any]:
         "forgetting": forgetting(matrix),
         "backward_transfer": backward_transfer(matrix),
         "plasticity": plasticity(matrix),
+        "performance_drop": performance_drop(after_each),
         "task_il_last_accuracy": accuracy_after_each_task(counts["task_il_correct"], total)[-1],
         "invalid_answer_rate": counts["invalid"][-1] / sum(total[: len(correct)]) if counts["invalid"] is not None else None,
     }

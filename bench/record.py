@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.config import UNHASHED
+from bench.config import hashed
 from data.cache import atomic
 from data.errors import InputError
 
@@ -19,7 +19,7 @@ SCHEMA = 1
 FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "schema": (int, "version of this layout"),
     "method": (str, "method id, with its variant"),
-    "stream": (dict, "key, sha256, dataset, scenario, tasks (classes in each), class_names and order (by arrival)"),
+    "stream": (dict, "key, sha256, dataset, scenario, tasks (classes, or domains, in each), class_names and order (by arrival)"),
     "seed": (int, "seed of initial weights, batches, augmentation and random exemplars"),
     "config": (dict, "every option, resolved"),
     "config_hash": (str, "over the options that can change a number, without the seed"),
@@ -50,7 +50,7 @@ def digest(record: dict[str, Any]) -> str:
 def stable(record: dict[str, Any]) -> dict[str, Any]:
     """-> the part that two runs of one configuration and seed must share. Options that change no number are left out."""
     kept = {key: value for key, value in record.items() if key not in VOLATILE}
-    kept["config"] = {key: value for key, value in record["config"].items() if key not in UNHASHED}
+    kept["config"] = hashed(record["config"])
     return kept
 
 

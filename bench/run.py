@@ -47,6 +47,10 @@ def _run(config) -> int:
 
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed, which accelerate imports, warns on every start
+    if config.dry_run:
+        from bench.plan import show_plan
+
+        return show_plan(config)
     from transformers.utils import logging
 
     logging.disable_progress_bar()

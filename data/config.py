@@ -8,16 +8,58 @@ from typing import Any
 class StreamConfig:
     source: str = "digits"  # data set, a name in data.sources.SOURCES
     root: str | None = None  # folder that holds the data; null where the data need none
-    base: int = 0  # classes in the first task; 0 = as many as `increment`
-    increment: int = 2  # classes in each later task
-    order: Any = "natural"  # class order: "natural", an integer seed, "icarl", or a list of class ids
+    download: bool = False  # fetch the data into the folder where they are missing
+    checksum: bool = True  # compare the data's files with their published checksums, where there are any
+    scenario: str = "class"  # class | domain: what is new in a task, classes or domains
+    base: int = 0  # classes (or domains) in the first task; 0 = as many as `increment`
+    increment: Any = 2  # classes (or domains) in each later task; a list for unequal tasks
+    order: Any = "natural"  # of the classes (or domains): natural, an integer seed, icarl, or a list of ids
+    shots: int | None = None  # few-shot: training rows a class in every task but the first; null = all
+    shot_seed: int = 0  # of the draw of the few rows
+    shot_list: str | None = None  # file of the few rows, or folder of session_2.txt …: row numbers or file names, one a line
     validation: float = 0.0  # share of the training rows carved out and scored in place of the test rows
+    test_list: str | None = None  # file that names the test images, one a line, in place of the source's own split
+    image_size: int | None = None  # pixels: shorter side resized to it, centre kept; null keeps images that are all of one size
+    corrupt: str = "stop"  # stop | skip: what to do about a file that is no readable image
+    cache_gib: float = 32.0  # decoded images up to this size are kept in a cache file; larger sets are decoded while training
+    workers: int | None = None  # processes or threads that decode; null = one for each core, at most 16
     limit: int | None = None  # at most this many rows a class and split; marks the run as limited
 
 
 @dataclass
-class Digits(StreamConfig):
-    pass
+class ImageNetConfig(StreamConfig):
+    increment: Any = 100
+    image_size: int | None = 224
+    classes: str | None = None  # file of the classes to use, one WordNet id a line; null = the benchmark's own choice
 
 
-STREAMS = {"digits": Digits}
+@dataclass
+class HubConfig(StreamConfig):
+    image_column: str | None = None  # null = the only column of images
+    label_column: str | None = None  # null = the only column of class labels
+
+
+# What cannot change a number: two runs that differ only here are the same run.
+UNHASHED = ("root", "download", "cache_gib", "workers")
+
+# Name -> the options' defaults: one for each source, and one for each named protocol over a source.
+STREAMS = {
+    "digits": StreamConfig(),
+    "cifar10": StreamConfig("cifar10"),
+    "cifar100": StreamConfig("cifar100", increment=10, order=1993),
+    "tiny_imagenet": StreamConfig("tiny_imagenet", increment=20, order=1993),
+    "imagenet_r": StreamConfig("imagenet_r", increment=20, order=1993, image_size=224),
+    "imagenet100": ImageNetConfig("imagenet100", increment=10),
+    "imagenet1k": ImageNetConfig("imagenet1k", order=1993),
+    "cub200": StreamConfig("cub200", increment=20, order=1993, image_size=224),
+    "caltech101": StreamConfig("caltech101", base=11, increment=10, order=1993, image_size=224),
+    "mini_imagenet": StreamConfig("mini_imagenet", increment=10, order=1993, image_size=84),
+    "core50": StreamConfig("core50", scenario="domain", increment=1),
+    "domainnet": StreamConfig("domainnet", scenario="domain", increment=1, image_size=224),
+    "folder": StreamConfig("folder", image_size=224),
+    "hub": HubConfig("hub", image_size=224),
+    # Few-shot class-incremental protocols of Tao et al. (2020) and Zhang et al. (2021, CEC): natural order, no shuffle.
+    "cifar100-fscil": StreamConfig("cifar100", base=60, increment=5, shots=5),
+    "miniimagenet-fscil": StreamConfig("mini_imagenet", base=60, increment=5, shots=5, image_size=84),
+    "cub200-fscil": StreamConfig("cub200", base=100, increment=10, shots=5, image_size=224),
+}

@@ -1,13 +1,17 @@
-"""A data set before it is cut into tasks, and how one is loaded by name."""
+"""A data set before it is cut into tasks, how one is loaded by name, and the checks that it is sound."""
 
+import hashlib
 import importlib
+import os
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from data.config import StreamConfig
-from data.errors import unknown
+from data.errors import InputError, unknown
 from data.sources import SOURCES
 
 
@@ -17,6 +21,7 @@ class Split:
 
     images: Any
     labels: np.ndarray
+    domains: np.ndarray | None = None  # int64 [N], ids of the domains; None on test rows that belong to no training domain
 
 
 @dataclass(frozen=True)
@@ -28,12 +33,89 @@ class Source:
     train: Split
     test: Split
     class_names: tuple[str, ...]  # words, by the source's label id
+    domain_names: tuple[str, ...] = ()  # words, by the domain's id; none where the data have no domains
+    variant: str = ""  # what the user changed of the split or the classes; part of the stream's key
     mirrors: bool = True  # a mirrored image keeps its class (not so for digits and letters)
 
 
-def load(config: StreamConfig) -> Source:
-    """-> the data set that `config.source` names. Errors: InputError for an unknown name or missing data."""
+def load(config: StreamConfig, decode: bool = True) -> Source:
+    """-> the data set that `config.source` names; its files decoded into the cache where they fit, or not read at all.
+
+    Errors: InputError for an unknown name, missing data, or data that contradict themselves.
+    """
     if config.source not in SOURCES:
         raise unknown("stream source", config.source, SOURCES)
     module, function = SOURCES[config.source].split(":")
-    return getattr(importlib.import_module(module), function)(config)
+    source = getattr(importlib.import_module(module), function)(config)
+    check(source)
+    if not decode:
+        return source
+    from data.store import prepare  # it needs Source
+
+    source = prepare(source, config)
+    check(source)  # again: unreadable files may have been left out
+    copies = duplicates(source)
+    if copies and os.environ.get("RANK", "0") == "0":
+        print(f"warning: {copies} test images of stream '{source.name}' are also training images", file=sys.stderr)
+    return source
+
+
+def check(source: Source) -> None:
+    """Raise InputError, one sentence, for labels out of range, wrong class names, or a class without images."""
+    count = len(source.class_names)
+    twice = (
+        sorted({name for name in source.class_names if source.class_names.count(name) > 1}) if len(set(source.class_names)) < count else []
+    )
+    if twice:
+        raise InputError(f"stream '{source.name}' has two classes named '{twice[0]}': rename one")
+    present = []
+    for title, split in (("training", source.train), ("test", source.test)):
+        if len(split.images) != len(split.labels):
+            raise InputError(f"stream '{source.name}' has {len(split.images)} {title} images but {len(split.labels)} labels: load it again")
+        wrong = (split.labels < 0) | (split.labels >= count)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise InputError(
+                f"{title} row {row} of stream '{source.name}' has label {split.labels[row]} where the {count} classes "
+                f"are 0..{count - 1}: correct the labels"
+            )
+        present.append(np.bincount(split.labels, minlength=count) > 0)
+    train, test = present
+    for label in np.flatnonzero(~(train & test)):
+        has, lacks = (
+            ("no images at all", "any")
+            if not (train[label] or test[label])
+            else (
+                ("test images but no training images", "training images")
+                if test[label]
+                else ("training images but no test images", "test images")
+            )
+        )
+        raise InputError(f"class '{source.class_names[label]}' of stream '{source.name}' has {has}: remove the class or add {lacks}")
+
+
+MOST_FILES = 200_000  # beyond this many, looking for duplicates would take longer than the run's start should
+
+
+def duplicates(source: Source) -> int:
+    """-> test images whose bytes (pixels, or whole files) are also those of a training image; 0 for more than MOST_FILES files"""
+    train, test = source.train.images, source.test.images
+    if not hasattr(train, "names"):
+        known = set(_row_hashes(train))
+        return sum(one in known for one in _row_hashes(test))
+    if len(train) + len(test) > MOST_FILES or not hasattr(getattr(train, "files", train), "file_size"):
+        return 0
+    train, test = getattr(train, "files", train), getattr(test, "files", test)
+    sizes = set(map(train.file_size, range(len(train))))
+    suspects = [row for row in range(len(test)) if test.file_size(row) in sizes]
+    wanted = {test.file_size(row) for row in suspects}
+    known = {_file_hash(train, row) for row in range(len(train)) if train.file_size(row) in wanted} if suspects else set()
+    return sum(_file_hash(test, row) in known for row in suspects)
+
+
+def _row_hashes(images: Any) -> Iterable[int]:
+    return (hash(row.tobytes()) for row in images.numpy())
+
+
+def _file_hash(files: Any, row: int) -> bytes:
+    return hashlib.sha256(files.read(row)).digest()

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.config import StreamConfig
-from data.errors import InputError
+from data.errors import InputError, unknown
 from data.source import Source, Split
+from data.split import class_order, few_shot, held_out, rank_in_group, short_hash, task_sizes
 
 
 class Batch(NamedTuple):
@@ -59,6 +60,11 @@ class Rows(Dataset):
         """-> the same rows, read from another store with the same numbering (cached features, say)"""
         return Rows(store, self.index, self.labels)
 
+    @property
+    def workers(self) -> int:
+        """-> processes that should read batches ahead: none where the store is a table, some where it decodes files"""
+        return getattr(self.store, "workers", 0)
+
     def item_bytes(self) -> int:
         """-> bytes of one image as the source holds it, which is what keeping it costs (features can be made from it again)"""
         one = getattr(self.store, "images", self.store)[self.index[:1]]
@@ -70,7 +76,7 @@ class Task:
     """All that a method may see of a task."""
 
     index: int
-    classes: range  # ids that arrive now, e.g. range(20, 40)
+    classes: range  # ids that arrive now, e.g. range(20, 40); in domain-incremental streams the same ids each time
     class_names: tuple[str, ...]  # words, one for each of `classes`
     train: Rows  # undecorated: augmentation belongs to fit()
     mirrors: bool = True  # a mirrored image keeps its class, so that training may flip
@@ -80,30 +86,35 @@ class TaskStream:
     """Tasks in order. `stream[i]` is the i-th Task, `stream.seen(i)` the scored rows of tasks 0..i, shuffled."""
 
     def __init__(self, source: Source, config: StreamConfig):
-        count = len(source.class_names)
-        self.order = class_order(config.order, count)
-        self.sizes = task_sizes(count, config.base, config.increment)
-        self.class_names = tuple(source.class_names[label] for label in self.order)
-        self.scenario = "class"
+        self.scenario = _scenario(source, config)
+        names = source.domain_names if self.scenario == "domain" else source.class_names
+        self.order = class_order(config.order, len(names))  # the source's class (or domain) at each position
+        self.sizes = task_sizes(len(names), config.base, config.increment)  # classes (or domains) in each task
+        self.arrivals = tuple(names[label] for label in self.order)
+        self.class_names = source.class_names if self.scenario == "domain" else self.arrivals
         self.source, self.mirrors = source.name, source.mirrors
-        self.limited = config.limit is not None
-        train, test = _numbered(source.train, self.order), _numbered(source.test, self.order)
+        self.limited = config.limit is not None or bool(config.validation)
+        train, self._train_tasks = self._numbered(source.train)
+        test, self._scored_tasks = self._numbered(source.test)
         if config.validation:
-            train, test = _carve(train, config.validation)
+            held = held_out(self._groups(train, self._train_tasks), config.validation)
+            train, test, self._scored_tasks = train.at(_where(~held)), train.at(_where(held)), self._train_tasks
+        if config.shots is not None:
+            train = self._few(train, config)
         if config.limit is not None:
-            train, test = _head(train, config.limit), _head(test, config.limit)
+            train = train.at(_where(rank_in_group(self._groups(train, self._train_tasks)) < config.limit))
+            test = test.at(_where(rank_in_group(self._groups(test, self._scored_tasks)) < config.limit))
         self.train_rows, self.scored_rows = train, test
-        for label, name in enumerate(self.class_names):
-            for split, rows in (("training", train), ("test", test)):
-                if not bool((rows.labels == label).any()):
-                    raise InputError(f"class '{name}' of stream '{source.name}' has no {split} images: remove the class or add images")
-        self.key = _key(source, config)
+        self._check()
+        self.key = _key(source, config, train)
         self.sha256 = _digest(self)
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def classes(self, task: int) -> range:
+        if self.scenario == "domain":
+            return range(len(self.class_names))
         first = sum(self.sizes[:task])
         return range(first, first + self.sizes[task])
 
@@ -111,101 +122,105 @@ class TaskStream:
         if not 0 <= task < len(self):
             raise IndexError(task)
         classes = self.classes(task)
-        return Task(task, classes, self.class_names[classes.start : classes.stop], self._among(self.train_rows, classes), self.mirrors)
+        rows = self.train_rows.at(_where(self._train_tasks[self.train_rows.index] == task))
+        return Task(task, classes, self.class_names[classes.start : classes.stop], rows, self.mirrors)
 
     def test(self, task: int) -> Rows:
-        """-> the scored rows of one task (the test split, or the carved validation rows)"""
-        return self._among(self.scored_rows, self.classes(task))
+        """-> the scored rows of one task (the test split, or the carved validation rows)
+
+        Domain-incremental test rows that belong to no training domain are one pool, scored after every task: all are of task 0.
+        """
+        return self.scored_rows.at(_where(self._scored_tasks[self.scored_rows.index] == task))
 
     def seen(self, task: int) -> Rows:
         """-> the scored rows of tasks 0..task in a fixed shuffled order, so that neither order nor batches tell the task"""
-        rows = self._among(self.scored_rows, range(self.classes(task).stop))
+        rows = self.scored_rows.at(_where(self._scored_tasks[self.scored_rows.index] <= task))
         return rows.at(torch.randperm(len(rows), generator=torch.Generator().manual_seed(len(rows))))
 
-    def task_of(self, labels: Tensor) -> Tensor:
-        """labels: int64 [N] -> int64 [N], the task in which each class arrived"""
-        ends = torch.tensor(np.cumsum(self.sizes))
-        return torch.searchsorted(ends, labels, right=True)
+    def task_of(self, labels: Tensor, index: Tensor | None = None) -> Tensor:
+        """labels: int64 [N] -> int64 [N], the task in which each class arrived
 
-    @staticmethod
-    def _among(rows: Rows, classes: range) -> Rows:
-        return rows.at(torch.nonzero((rows.labels >= classes.start) & (rows.labels < classes.stop)).flatten())
+        Where `index` gives the rows [N] of the scored split, the task of each row: its domain's, in a domain-incremental stream.
+        """
+        if self.scenario == "domain":
+            return torch.zeros_like(labels) if index is None else self._scored_tasks[index]
+        return torch.searchsorted(torch.tensor(np.cumsum(self.sizes)), labels, right=True)
 
+    def _numbered(self, split: Split) -> tuple[Rows, Tensor]:
+        """-> all rows of a split, labels renumbered by arrival (y' = argsort(order)[y]), and the task of each row of its store"""
+        arrival = np.argsort(np.asarray(self.order))
+        ends = np.cumsum(self.sizes)
+        labels, units = split.labels, split.domains if self.scenario == "domain" else split.labels
+        if self.scenario == "class":
+            labels = arrival[labels]
+        tasks = np.zeros_like(labels) if units is None else np.searchsorted(ends, arrival[units], side="right")
+        rows = Rows(split.images, torch.arange(len(labels)), torch.from_numpy(labels))
+        return rows, torch.from_numpy(np.asarray(tasks, dtype=np.int64))
 
-def class_order(order: Any, count: int) -> tuple[int, ...]:
-    """-> the source's label seen at each position. An integer is numpy's legacy seed: 1993 gives the order of PyCIL and LUCIR."""
-    if order == "natural":
-        return tuple(range(count))
-    if isinstance(order, int):
-        return tuple(np.random.RandomState(order).permutation(count).tolist())
-    if isinstance(order, Sequence) and not isinstance(order, str):
-        if sorted(order) != list(range(count)):
-            raise InputError(f"stream.order is no permutation of the {count} classes: list each id from 0 to {count - 1} once")
-        return tuple(order)
-    raise InputError(f"unknown stream.order '{order}': use natural, an integer seed or a list of class ids")
+    def _groups(self, rows: Rows, tasks: Tensor) -> Tensor:
+        """-> int64 [N], one number for each class of each task"""
+        return rows.labels * len(self) + tasks[rows.index]
 
+    def _few(self, train: Rows, config: StreamConfig) -> Rows:
+        if self.scenario == "domain":
+            raise InputError("stream.shots needs stream.scenario=class: leave it out")
+        if config.shot_list and config.validation:
+            raise InputError("stream.shot_list and stream.validation cannot be combined: leave one out")
+        names = getattr(train.store, "names", None)
+        return train.at(_where(few_shot(config, train.labels, self._train_tasks[train.index], train.index, names)))
 
-def task_sizes(count: int, base: int, increment: int) -> tuple[int, ...]:
-    """-> classes in each task: `base` first (0 = `increment`), then `increment` each, which must use up the classes"""
-    base = base or increment
-    if increment < 1 or base < 1:
-        raise InputError(f"stream.base={base} and stream.increment={increment} must be at least 1")
-    if base > count:
-        raise InputError(f"stream.base={base} is more than the {count} classes of the stream: choose a smaller base")
-    if (count - base) % increment:
-        raise InputError(
-            f"stream.increment={increment} does not divide the {count - base} classes after the base: choose another increment"
-        )
-    return (base,) + (increment,) * ((count - base) // increment)
-
-
-def _numbered(split: Split, order: Sequence[int]) -> Rows:
-    """-> all rows of a split, labels renumbered by arrival: y' = argsort(order)[y]"""
-    arrival = np.argsort(np.asarray(order))
-    return Rows(split.images, torch.arange(len(split.labels)), torch.from_numpy(arrival[split.labels]))
-
-
-def _carve(rows: Rows, share: float) -> tuple[Rows, Rows]:
-    """-> the rows that stay and the validation rows: of each class the first `share` of a fixed shuffle"""
-    if not 0 < share < 1:
-        raise InputError(f"stream.validation={share} must lie between 0 and 1")
-    shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
-    rank = _rank_in_class(rows.labels[shuffled])
-    counts = torch.bincount(rows.labels)[rows.labels[shuffled]]
-    held = torch.empty(len(rows), dtype=torch.bool)
-    held[shuffled] = rank < (share * counts).ceil()
-    return rows.at(torch.nonzero(~held).flatten()), rows.at(torch.nonzero(held).flatten())
+    def _check(self) -> None:
+        """Every class, and in domain-incremental streams every task, must have rows of both splits."""
+        for title, rows, tasks in (("training", self.train_rows, self._train_tasks), ("scored", self.scored_rows, self._scored_tasks)):
+            counts = torch.bincount(rows.labels, minlength=len(self.class_names))
+            if not bool(counts.all()):
+                name = self.class_names[int(counts.argmin())]
+                raise InputError(f"class '{name}' of stream '{self.source}' is left without {title} rows: lower stream.validation")
+            by_task = torch.bincount(tasks[rows.index], minlength=len(self))
+            pooled = title == "scored" and int(tasks.max()) == 0
+            if not bool(by_task.all()) and not pooled:
+                raise InputError(
+                    f"task {int(by_task.argmin()) + 1} of stream '{self.source}' has no {title} rows: add images or merge tasks"
+                )
 
 
-def _head(rows: Rows, limit: int) -> Rows:
-    return rows.at(torch.nonzero(_rank_in_class(rows.labels) < limit).flatten())
+def _where(mask: Tensor) -> Tensor:
+    return torch.nonzero(mask).flatten()
 
 
-def _rank_in_class(labels: Tensor) -> Tensor:
-    """labels [N] -> for each row, how many earlier rows have its label"""
-    order = torch.argsort(labels, stable=True)
-    counts = torch.bincount(labels)
-    first = torch.cumsum(counts, 0) - counts
-    rank = torch.empty_like(labels)
-    rank[order] = torch.arange(len(labels)) - first[labels[order]]
-    return rank
+def _scenario(source: Source, config: StreamConfig) -> str:
+    if config.scenario not in ("class", "domain"):
+        raise unknown("stream.scenario", str(config.scenario), ("class", "domain"))
+    if config.scenario == "domain" and not source.domain_names:
+        raise InputError(f"stream '{source.name}' has no domains: use stream.scenario=class")
+    return config.scenario
 
 
-def _key(source: Source, config: StreamConfig) -> str:
-    order = config.order
+def _key(source: Source, config: StreamConfig, train: Rows) -> str:
+    """-> the name that says all that can change a number, e.g. cifar100-b60-inc5-natural-v1-5shot"""
+    order, increment = config.order, config.increment
     if not isinstance(order, str):
-        order = f"o{order}" if isinstance(order, int) else "o" + hashlib.sha256(repr(list(order)).encode()).hexdigest()[:8]
-    parts = [source.name, f"b{config.base}", f"inc{config.increment}", order, f"v{source.version}"]
+        order = f"o{order}" if isinstance(order, int) else f"o{short_hash([int(label) for label in order])}"
+    if not isinstance(increment, int):
+        increment = ".".join(map(str, increment)) if len(increment) <= 8 else short_hash(list(increment))
+    parts = [source.name] + ([config.scenario] if config.scenario != "class" else [])
+    parts += [f"b{config.base}", f"inc{increment}", order, f"v{source.version}"]
+    parts += [source.variant] if source.variant else []
+    parts += [f"{config.image_size}px"] if config.image_size is not None else []
+    if config.shots is not None:
+        draw = f"-list{short_hash(train.index.tolist())}" if config.shot_list else f"-draw{config.shot_seed}" if config.shot_seed else ""
+        parts.append(f"{config.shots}shot{draw}")
     parts += [f"val{config.validation:g}"] if config.validation else []
     parts += [f"limit{config.limit}"] if config.limit is not None else []
     return "-".join(parts)
 
 
 def _digest(stream: TaskStream) -> str:
-    """-> sha256 over the pixels, labels, split and order"""
-    digest = hashlib.sha256(repr((stream.key, stream.order, stream.sizes, stream.class_names)).encode())
-    for rows in (stream.train_rows, stream.scored_rows):
-        digest.update(rows.index.numpy().tobytes() + rows.labels.numpy().tobytes() + store_digest(rows.store))
+    """-> sha256 over the file names or pixels, labels, split and order; the same on every machine"""
+    digest = hashlib.sha256(repr((stream.key, stream.order, stream.sizes, stream.class_names, stream.arrivals)).encode())
+    for rows, tasks in ((stream.train_rows, stream._train_tasks), (stream.scored_rows, stream._scored_tasks)):
+        names = rows.store.names_digest() if hasattr(rows.store, "names_digest") else store_digest(rows.store)
+        digest.update(rows.index.numpy().tobytes() + rows.labels.numpy().tobytes() + tasks.numpy().tobytes() + names)
     return digest.hexdigest()
 
 

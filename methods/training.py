@@ -93,7 +93,7 @@ def fit(
     prepared, optimizer = accelerator.prepare(model, optimizer)
     prepared.train()
     batches = _GlobalBatches(len(rows), options, run, phase, start, steps, accelerator)
-    loader = DataLoader(rows, batch_size=None, sampler=batches)
+    loader = DataLoader(rows, batch_size=None, sampler=batches, num_workers=rows.workers)
     bar = tqdm(
         total=steps,
         initial=start,

@@ -1,0 +1,69 @@
+"""`dry_run=true`: what a run would do and need, told without decoding an image or training anything."""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from bench.config import config_hash
+from bench.engine import make_accelerator
+from bench.record import record_path
+from data.cache import cache_dir
+from data.errors import InputError
+from data.source import duplicates, load
+from data.stream import TaskStream
+from methods.base import method_class
+
+GIB = 2**30
+
+
+def show_plan(config: DictConfig) -> int:
+    """Print the plan. -> exit code 0, or 2 where something is missing. Errors: InputError as a run would raise it."""
+    source = load(config.stream, decode=False)
+    stream = TaskStream(source, config.stream)
+    print(f"stream   {stream.key}")
+    print(f"sha256   {stream.sha256}")
+    print(f"scenario {stream.scenario}, {len(stream)} tasks, {len(stream.class_names)} classes")
+    for task in range(len(stream)):
+        print(_task_line(stream, task))
+    for line in _needs(config, stream):
+        print(line)
+    copies = duplicates(source)
+    if copies:
+        print(f"warning  {copies} test images are also training images, byte for byte")
+    path = record_path(config.results, stream.key, config.method.name, config_hash(config), config.seed)
+    print(f"record   {path}{' (exists)' if path.exists() else ''}")
+    try:
+        method_class(config.method.name)(config.method, make_accelerator(config))
+    except InputError as error:
+        print(f"missing  {error}")
+        return 2
+    return 0
+
+
+def _task_line(stream: TaskStream, task: int) -> str:
+    first = sum(stream.sizes[:task])
+    names = stream.arrivals[first : first + stream.sizes[task]]
+    said = ", ".join(names[:6]) + (f", … ({len(names)} in all)" if len(names) > 6 else "")
+    return f"task {task + 1:>3}: {len(stream[task].train):>7} training rows, {len(stream.test(task)):>6} scored rows: {said}"
+
+
+def _needs(config: DictConfig, stream: TaskStream) -> list[str]:
+    """-> lines on the memory or cache that the decoded images take, and on what there is"""
+    decoded = sum(_decoded_bytes(rows.store) for rows in {id(r.store): r for r in (stream.train_rows, stream.scored_rows)}.values())
+    if not hasattr(stream.train_rows.store, "names"):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return [f"memory   {decoded / GIB:.2f} GiB of images, of {memory / GIB:.0f} GiB"]
+    if decoded > config.stream.cache_gib * GIB:
+        limit = f"{decoded / GIB:.2f} GiB decoded is over stream.cache_gib={config.stream.cache_gib:g}"
+        return [f"cache    none: {limit}; workers decode while training"]
+    folder: Path = cache_dir("images")
+    free = shutil.disk_usage(folder).free
+    short = " — NOT ENOUGH: set CILBENCH_CACHE to another disk" if free < decoded else ""
+    return [f"cache    {decoded / GIB:.2f} GiB decoded, under {folder} ({free / GIB:.0f} GiB free){short}"]
+
+
+def _decoded_bytes(store: object) -> int:
+    return len(store) * store[torch.zeros(1, dtype=torch.int64)].numel()

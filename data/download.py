@@ -1,0 +1,93 @@
+"""Fetching an archive: only when asked, resumed where it stopped, checked, and unpacked."""
+
+import http.client
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.cache import atomic
+from data.errors import InputError
+
+PIECE = 1 << 20  # bytes
+ATTEMPTS = 5
+
+
+def fetch(origin, root: Path, checksum: bool = True) -> None:
+    """Fetch the archive of a `data.files.Origin` into `root` and unpack it there. An archive that lies there already is used.
+
+    Errors: InputError where the network or the server fails, or the archive is not the published one.
+    """
+    from data.files import file_md5
+    from data.store import alone
+
+    root.mkdir(parents=True, exist_ok=True)
+    archive = root / origin.url.rsplit("/", 1)[-1].split("?")[0]
+    with alone(root / f".{archive.name}"):
+        if (root / origin.folder).is_dir():
+            return
+        if not archive.exists():
+            download(origin.url, archive)
+        if checksum and file_md5(archive) != origin.md5:
+            raise InputError(
+                f"{archive} is not the published archive (its md5 differs): delete it, or accept it with stream.checksum=false"
+            )
+        with atomic(root / origin.folder, folder=True) as work:
+            _unpack(archive, work, origin.folder)
+
+
+def download(url: str, path: Path) -> None:
+    """Fetch a file; bytes that an earlier attempt left in `<path>.part` are not fetched again."""
+    part = path.with_name(path.name + ".part")
+    for attempt in range(ATTEMPTS):
+        try:
+            _continue(url, part)
+            part.replace(path)
+            return
+        except urllib.error.HTTPError as error:
+            reason = f"HTTP {error.code}"
+            if error.code < 500:
+                break
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            reason = str(getattr(error, "reason", error)) or type(error).__name__
+            if isinstance(error, urllib.error.URLError) and attempt:
+                break
+    raise InputError(f"{url} cannot be fetched ({reason}): fetch it on a machine with a network, save it as {path}, and run this again")
+
+
+def _continue(url: str, part: Path) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # nothing is left to fetch
+            return
+        raise
+    with answer, part.open("ab" if answer.status == 206 else "wb") as file:
+        have = have if answer.status == 206 else 0
+        left = int(answer.headers.get("Content-Length") or 0)
+        with tqdm(total=have + left, initial=have, unit="B", unit_scale=True, desc=part.stem, file=sys.stderr) as bar:
+            got = 0
+            while piece := answer.read(PIECE):
+                file.write(piece)
+                got += len(piece)
+                bar.update(len(piece))
+    if got < left:
+        raise ConnectionError(f"the connection ended after {got} of {left} bytes")
+
+
+def _unpack(archive: Path, work: Path, folder: str) -> None:
+    """Unpack beside `work`, then move the archive's folder into its place."""
+    beside = work.parent / "unpacked"
+    try:
+        shutil.unpack_archive(archive, beside, **({} if archive.suffix == ".zip" else {"filter": "data"}))
+    except (shutil.ReadError, EOFError, OSError) as error:
+        raise InputError(f"{archive} cannot be unpacked ({error}): delete it and fetch it again") from None
+    if not (beside / folder).is_dir():
+        raise InputError(f"{archive} holds no folder {folder}: it is another archive")
+    work.rmdir()
+    (beside / folder).replace(work)

@@ -1,0 +1,35 @@
+"""CUB-200-2011 (Wah et al. 2011): 11,788 photos of 200 bird species, with the official split."""
+
+from pathlib import Path
+
+import numpy as np
+
+from data.config import StreamConfig
+from data.errors import InputError
+from data.files import Origin, file_split, find_folder, read_lines, readable
+from data.source import Source
+
+ORIGIN = Origin("CUB_200_2011", "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz", "97eceeb196236b17998738112f37df78")
+
+
+def load(config: StreamConfig) -> Source:
+    """-> 5,994 training and 5,794 test rows"""
+    root = find_folder(config, ORIGIN)
+    files, labels = _table(root / "images.txt"), _table(root / "image_class_labels.txt")
+    training, classes = _table(root / "train_test_split.txt"), _table(root / "classes.txt")
+    names = tuple(readable(name.split(".", 1)[-1]) for name in classes.values())  # "001.Black_footed_Albatross"
+    number = {one: label for label, one in enumerate(classes)}
+    lost = [one for one in files if one not in training or labels.get(one) not in number]
+    if lost:
+        raise InputError(f"{root} gives no class or no split for image {lost[0]}: unpack the archive again")
+    splits = []
+    for flag in ("1", "0"):
+        chosen = [one for one in files if training[one] == flag]
+        splits.append(
+            file_split(root, [f"images/{files[one]}" for one in chosen], np.array([number[labels[one]] for one in chosen]), config)
+        )
+    return Source("cub200", 1, *splits, names)
+
+
+def _table(path: Path) -> dict[str, str]:
+    return dict(line.split(maxsplit=1) for line in read_lines(path))

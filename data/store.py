@@ -1,0 +1,232 @@
+"""Image files as a table of pixels: decoded once, in parallel, into a memory-mapped cache; or batch by batch, while training.
+
+Shapes: B batch, N files, H and W in pixels.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+from tqdm import tqdm
+
+from data import decode
+from data.cache import atomic, cache_dir, content_key
+from data.config import StreamConfig
+from data.errors import InputError
+from data.source import Source, Split
+
+CHUNK = 256  # files decoded between two steps of the progress bar
+
+
+class FileStore:
+    """Images decoded when asked for. `store[rows]` is uint8 [B, 3, H, W].
+
+    names: paths below `root`, with forward slashes, which stand for the images in the stream's hash
+    size: pixels of the square they are brought to; None where all are of one size already
+    """
+
+    def __init__(self, root: Path, names: Sequence[str], size: int | None = None, workers: int | None = None):
+        self.root, self.names, self.size = root, names, size
+        self.workers = min(os.cpu_count() or 1, 16) if workers is None else workers
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        rows = index.tolist()
+        if get_worker_info() is not None or self.workers < 2 or len(rows) < 2:  # a worker process decodes alone
+            images = [self.image(row) for row in rows]
+        else:
+            with ThreadPoolExecutor(self.workers) as pool:
+                images = list(pool.map(self.image, rows))
+        return torch.from_numpy(self._stack(images, rows)).permute(0, 3, 1, 2).contiguous()
+
+    def open(self, row: int) -> Path | IO[bytes]:
+        return self.root / self.names[row]
+
+    def image(self, row: int) -> np.ndarray:
+        """-> uint8 [H, W, 3]. Errors: InputError that names the file."""
+        try:
+            return decode.decode(self.open(row), self.size)
+        except decode.CorruptImage as error:
+            raise InputError(
+                f"{self.root / self.names[row]} is no readable image ({error}): "
+                "repair or remove it, or leave such files out with stream.corrupt=skip"
+            ) from None
+
+    def _stack(self, images: list[np.ndarray], rows: list[int]) -> np.ndarray:
+        for image, row in zip(images, rows, strict=True):
+            if image.shape != images[0].shape:
+                raise _varying(self.root / self.names[row], image.shape, images[0].shape)
+        return np.stack(images) if images else np.empty((0, 0, 0, 3), np.uint8)
+
+    def some(self, rows: Sequence[int]) -> "FileStore":
+        """-> a store of these rows only"""
+        return FileStore(self.root, [self.names[row] for row in rows], self.size, self.workers)
+
+    def names_digest(self) -> bytes:
+        """-> sha256 of the relative names: the same on every machine"""
+        return hashlib.sha256("\n".join(self.names).encode()).digest()
+
+    def digest(self) -> bytes:
+        """-> sha256 that changes when a file does: names, sizes and times of change. The key of what is computed from the images."""
+        digest = hashlib.sha256(repr((decode.VERSION, self.size, len(self.names))).encode())
+        for name in self.names:
+            digest.update(f"{name}\0{self.stamp(name)}\n".encode())
+        return digest.digest()
+
+    def read(self, row: int) -> bytes:
+        return self.open(row).read_bytes()
+
+    def file_size(self, row: int) -> int:
+        return self.open(row).stat().st_size
+
+    def stamp(self, name: str) -> str:
+        try:
+            stat = os.stat(self.root / name)
+        except OSError as error:
+            raise InputError(f"{self.root / name} cannot be read ({error.strerror}): restore it or take it off the list") from None
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+class DecodedStore:
+    """The pixels of a FileStore in a memory-mapped table uint8 [N, H, W, 3]."""
+
+    def __init__(self, path: Path, files: FileStore):
+        self.path, self.files, self.names = path, files, files.names
+        self.table = np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """int64 [B] -> uint8 [B, 3, H, W]"""
+        return torch.from_numpy(self.table[index.numpy()]).permute(0, 3, 1, 2).contiguous()
+
+    def names_digest(self) -> bytes:
+        return self.files.names_digest()
+
+    def digest(self) -> bytes:
+        return self.files.digest()
+
+    def __getstate__(self) -> dict:
+        return {"path": self.path, "files": self.files}  # a worker process maps the file itself
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(**state)
+
+
+def prepare(source: Source, config: StreamConfig) -> Source:
+    """-> the source with unreadable files left out where the user asked for it, and decoded into the cache where it fits"""
+    if config.corrupt not in ("stop", "skip"):
+        raise InputError(f"unknown stream.corrupt '{config.corrupt}': use stop or skip")
+    if not isinstance(source.train.images, FileStore):
+        return source
+    skipped = 0
+    if config.corrupt == "skip":
+        train, test = _readable(source.train), _readable(source.test)
+        skipped = len(source.train.labels) + len(source.test.labels) - len(train.labels) - len(test.labels)
+        variant = "-".join(filter(None, (source.variant, f"skip{skipped}" if skipped else "")))
+        source = replace(source, train=train, test=test, variant=variant)
+    splits = (source.train, source.test)
+    needed = sum(len(split.images) * _item_bytes(split.images) for split in splits)
+    if needed > config.cache_gib * 2**30:
+        return source
+    train, test = (replace(split, images=decoded(split.images)) for split in splits)
+    return replace(source, train=train, test=test)
+
+
+def decoded(files: FileStore) -> DecodedStore:
+    """-> the pixels, from the cache; decoded now, by this process alone where several run, if the cache has none"""
+    path = cache_dir("images") / f"{content_key('decoded', files.digest())}.npy"
+    with alone(path):
+        if not path.exists():
+            with atomic(path) as work:
+                _decode_all(files, work)
+    return DecodedStore(path, files)
+
+
+def _decode_all(files: FileStore, path: Path) -> None:
+    first = files.image(0).shape
+    table = np.lib.format.open_memmap(path, "w+", np.uint8, (len(files), *first))
+
+    def put(row: int) -> None:
+        image = files.image(row)
+        if image.shape != first:
+            raise _varying(files.root / files.names[row], image.shape, first)
+        table[row] = image
+
+    for _ in _in_parallel(put, len(files), files.workers):
+        pass
+    table.flush()
+
+
+def _readable(split: Split) -> Split:
+    """-> the rows of a split whose files can be decoded; which ones cannot is remembered in the cache"""
+    files = split.images
+    path = cache_dir("images") / f"{content_key('readable', files.digest())}.json"
+    with alone(path):
+        if not path.exists():
+            good = list(_in_parallel(lambda row: _is_readable(files, row), len(files), files.workers))
+            with atomic(path) as work:
+                work.write_text(json.dumps([row for row, fine in enumerate(good) if not fine]))
+    bad = json.loads(path.read_text())
+    if not bad:
+        return split
+    for row in bad[:5]:
+        print(f"warning: {files.root / files.names[row]} is no readable image: left out", file=sys.stderr)
+    print(f"warning: {len(bad)} of {len(files)} files left out", file=sys.stderr)
+    rows = np.setdiff1d(np.arange(len(files)), bad)
+    domains = None if split.domains is None else split.domains[rows]
+    return Split(files.some(rows.tolist()), split.labels[rows], domains)
+
+
+def _is_readable(files: FileStore, row: int) -> bool:
+    try:
+        decode.decode(files.open(row), files.size)
+    except decode.CorruptImage:
+        return False
+    return True
+
+
+def _in_parallel(function, count: int, workers: int) -> Iterator:
+    """Results of function(0..count-1) in order, by threads: the decoders release the interpreter's lock."""
+    with (
+        ThreadPoolExecutor(max(workers, 1)) as pool,
+        tqdm(total=count, desc="decoding images", unit="image", leave=False, file=sys.stderr, disable=count < 4 * CHUNK) as bar,
+    ):
+        for start in range(0, count, CHUNK):
+            stop = min(start + CHUNK, count)
+            yield from pool.map(function, range(start, stop))
+            bar.update(stop - start)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let one process of this machine at a time into the block."""
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _item_bytes(files: FileStore) -> int:
+    return int(np.prod(files.image(0).shape)) if files.size is None else 3 * files.size**2
+
+
+def _varying(path: Path, shape: tuple[int, ...], first: tuple[int, ...]) -> InputError:
+    return InputError(
+        f"{path} has {shape[1]}x{shape[0]} pixels where the first image has {first[1]}x{first[0]}: "
+        "bring all to one size with stream.image_size=N"
+    )
