@@ -2,8 +2,8 @@
 
 from data.stream import Rows, Task
 from methods import config
-from methods.backbones import Classifier
 from methods.base import Stored
+from methods.classifier import Classifier
 from methods.finetune import Finetune
 
 
@@ -15,7 +15,7 @@ class Joint(Finetune):
         self.past: Rows | None = None
 
     def learn(self, task: Task) -> None:
-        self.net = Classifier(self.config.backbone, self.config.image_size).to(self.accelerator.device)
+        self.net = Classifier(self.config).to(self.accelerator.device)
         seen = task.train if self.past is None else self.past + task.train
         super().learn(Task(task.index, task.classes, task.class_names, seen))
         self.past = seen
