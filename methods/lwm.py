@@ -24,8 +24,8 @@ def attention(scores: Tensor, maps: Tensor, create_graph: bool) -> Tensor:
     With `create_graph` the gradient flows on through the channel weights, as through the maps.
     """
     (gradient,) = torch.autograd.grad(scores.sum(), maps, create_graph=create_graph)
-    alpha = gradient.float().mean((2, 3), keepdim=True)  # [B, K, 1, 1]
-    return (alpha * maps.float()).sum(1).relu().flatten(1)
+    alpha = gradient.mean((2, 3), keepdim=True)  # [B, K, 1, 1]
+    return (alpha * maps).sum(1).relu().flatten(1)
 
 
 def attention_distance(teacher: Tensor, student: Tensor) -> Tensor:
