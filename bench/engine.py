@@ -66,6 +66,7 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
         "total": [len(stream.test(task)) for task in range(len(stream))],
         "task_il_correct": [],
         "invalid": [],
+        "head_correct": [],
     }
     times, memory, predictions = [], [], []
     for number in range(len(stream)):
@@ -81,8 +82,9 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
         accuracy = sum(counts["correct"][-1]) / len(scored)
         tracking.log({"accuracy": accuracy, "task": number})
         say(accelerator, f"task {number + 1}/{len(stream)}: accuracy {accuracy:.1%} over {stream.classes(number).stop} classes")
-    if any(value is None for value in counts["invalid"]):
-        counts["invalid"] = None
+    for name in ("invalid", "head_correct"):
+        if any(value is None for value in counts[name]):
+            counts[name] = None
     record = {
         "schema": records.SCHEMA,
         "method": method.id(),
@@ -160,9 +162,11 @@ def evaluate(accelerator: Accelerator, method: Method, stream: TaskStream, numbe
         within = scores.masked_fill(~inside, -torch.inf).argmax(1)
         answers = prediction.answers or [""] * len(scores)
         invalid = prediction.invalid if prediction.invalid is not None else torch.full((len(scores),), -1)
-        return best.indices, within, best.values, invalid.int(), list(answers)
+        head = prediction.head_scores
+        head = head.argmax(1) if head is not None else torch.full((len(scores),), -1)
+        return best.indices, within, best.values, invalid.int(), head, list(answers)
 
-    predicted, within, value, invalid, answers = embed(
+    predicted, within, value, invalid, head, answers = embed(
         accelerator, score, rows, config.eval_batch_size, "evaluating" if config.progress else None
     )
     columns = {
@@ -174,6 +178,7 @@ def evaluate(accelerator: Accelerator, method: Method, stream: TaskStream, numbe
         "task_il_prediction": within.numpy(),
         "score": value.numpy(),
         "invalid": invalid.numpy(),
+        "head_prediction": head.numpy(),  # -1 where the method has no second classifier
         "answer": answers,
     }
     frame = pd.DataFrame(columns)
@@ -183,13 +188,15 @@ def evaluate(accelerator: Accelerator, method: Method, stream: TaskStream, numbe
 
 
 def tally(scored: pd.DataFrame, stream: TaskStream, number: int) -> dict[str, Any]:
-    """-> right answers by task (class-IL and task-IL), and the number of invalid answers (None if the method has none)"""
-    right = scored.assign(correct=scored.prediction == scored.label, task_il=scored.task_il_prediction == scored.label)
-    by_task = right.groupby("task")[["correct", "task_il"]].sum().reindex(range(number + 1), fill_value=0)
+    """-> right answers by task (class-IL, task-IL, the head's own) and the number of invalid answers; None if the method has none"""
+    guesses = {"correct": scored.prediction, "task_il": scored.task_il_prediction, "head": scored.head_prediction}
+    right = scored.assign(**{name: guess == scored.label for name, guess in guesses.items()})
+    by_task = right.groupby("task")[list(guesses)].sum().reindex(range(number + 1), fill_value=0)
     return {
         "correct": by_task.correct.astype(int).tolist(),
         "task_il_correct": by_task.task_il.astype(int).tolist(),
         "invalid": None if (scored.invalid < 0).any() else int(scored.invalid.sum()),
+        "head_correct": None if (scored.head_prediction < 0).any() else by_task["head"].astype(int).tolist(),
     }
 
 

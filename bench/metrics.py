@@ -73,6 +73,7 @@ def performance_drop(after_each: Sequence[float]) -> float:
 def summarise(counts: dict[str, Any]) -> dict[str, Any]:
     """counts as in a record {correct, total, task_il_correct, invalid} -> the record's metrics, fractions in 0..1"""
     correct, total = counts["correct"], counts["total"]
+    head = accuracy_after_each_task(counts["head_correct"], total) if counts.get("head_correct") is not None else None
     matrix = rates(correct, total)
     after_each = accuracy_after_each_task(correct, total)
     return {
@@ -86,4 +87,6 @@ def summarise(counts: dict[str, Any]) -> dict[str, Any]:
         "performance_drop": performance_drop(after_each),
         "task_il_last_accuracy": accuracy_after_each_task(counts["task_il_correct"], total)[-1],
         "invalid_answer_rate": counts["invalid"][-1] / sum(total[: len(correct)]) if counts["invalid"] is not None else None,
+        "head_last_accuracy": head[-1] if head else None,  # of the network's own head, where the method classifies otherwise
+        "head_average_incremental_accuracy": float(np.mean(head)) if head else None,
     }

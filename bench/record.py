@@ -23,7 +23,10 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "seed": (int, "seed of initial weights, batches, augmentation and random exemplars"),
     "config": (dict, "every option, resolved"),
     "config_hash": (str, "over the options that can change a number, without the seed"),
-    "counts": (dict, "correct [T][<=T] right answers on task j after task i, total [T] rows, task_il_correct, invalid [T] or null"),
+    "counts": (
+        dict,
+        "correct [T][<=T] right answers on task j after task i, total [T] rows, task_il_correct, invalid [T] and head_correct or null",
+    ),
     "metrics": (dict, "see bench/metrics.py; fractions in 0..1"),
     "memory": (dict, "items, bytes, budget (items or null), by_kind: kept from the past after the last task; per_task: bytes after each"),
     "parameters": (dict, "total, trainable"),
@@ -99,8 +102,8 @@ def validate(record: Any) -> list[str]:
 
 def _check_counts(counts: dict[str, Any]) -> list[str]:
     total = counts.get("total")
-    for name in ("correct", "task_il_correct"):
-        for i, row in enumerate(counts.get(name, [])):
+    for name in ("correct", "task_il_correct", "head_correct"):
+        for i, row in enumerate(counts.get(name) or []):
             if len(row) > len(total) or any(not 0 <= right <= total[j] for j, right in enumerate(row)):
                 return [f"counts.{name}[{i}] does not fit counts.total"]
     return []

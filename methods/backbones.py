@@ -1,6 +1,6 @@
-"""Named image encoders, and the classifier whose head grows with the classes.
+"""Named backbones, trained with a classifier, and named frozen encoders.
 
-Shapes: B batch, C classes seen, D features, H and W in pixels, L tokens.
+Shapes: B batch, D features, H and W in pixels, L tokens.
 """
 
 from collections.abc import Callable
@@ -8,87 +8,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, pad
+from torch.nn.functional import adaptive_avg_pool2d
 
 from data.errors import InputError, unknown
 from data.images import normalise, resize
+from methods.resnet import CifarResNet
 from methods.weights import file_sha256, packaged_file
 
-BACKBONES = {"resnet32": lambda: CifarResNet(5)}
-
-
-class _Block(nn.Module):
-    """Two 3x3 convolutions with a parameter-free shortcut (He et al. 2016, option A: stride and zero-padded channels)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, final_relu: bool = True):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.stride, self.extra, self.final_relu = stride, outputs - inputs, final_relu
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x
-        if self.stride != 1 or self.extra:
-            shortcut = pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
-        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())) + shortcut
-        return y.relu() if self.final_relu else y
-
-
-class CifarResNet(nn.Module):
-    """The 6n+2-layer residual network for 32x32 images (He et al. 2016, section 4.2); n = 5 is ResNet-32.
-
-    The last block has no ReLU before the pooling, as in iCaRL's release.
-    """
-
-    def __init__(self, n: int, final_relu: bool = False):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
-        widths = [16] * n + [32] * n + [64] * n
-        befores = [16, *widths[:-1]]
-        self.blocks = nn.Sequential(
-            *(
-                _Block(before, width, 1 if before == width else 2, final_relu or i < 3 * n - 1)
-                for i, (before, width) in enumerate(zip(befores, widths, strict=True))
-            )
-        )
-        self.features = 64
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, 64]"""
-        return self.blocks(self.stem(x)).mean((2, 3))
-
-
-class Classifier(nn.Module):
-    """A backbone and a linear head that grows. Takes uint8 images and resizes and normalises them itself."""
-
-    def __init__(self, backbone: str, image_size: int | None):
-        super().__init__()
-        if backbone not in BACKBONES:
-            raise unknown("method.backbone", backbone, BACKBONES)
-        self.backbone, self.image_size = BACKBONES[backbone](), image_size
-        self.head: nn.Linear | None = None  # until the first classes arrive
-
-    def grow(self, classes: int) -> None:
-        """Widen the head to `classes` outputs; the old columns stay as they are, bit for bit."""
-        old = self.head
-        self.head = nn.Linear(self.backbone.features, classes).to(next(self.backbone.parameters()).device)
-        if old is not None:
-            with torch.no_grad():
-                self.head.weight[: old.out_features] = old.weight
-                self.head.bias[: old.out_features] = old.bias
-
-    def features(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] -> [B, D]"""
-        return self.backbone(normalise(resize(images, self.image_size)))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] -> logits [B, C]"""
-        return self.head(self.features(images))
+BACKBONES: dict[str, Callable[[], nn.Module]] = {
+    "resnet32": lambda: CifarResNet(5),  # 463,504 parameters; as iCaRL's release, without a ReLU before the pooling
+    "resnet32_relu": lambda: CifarResNet(5, final_relu=True),  # the common variant: features are never negative
+}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ class Prediction(NamedTuple):
     scores: Tensor  # [B, C] over all classes seen so far; class-IL = argmax, task-IL = argmax inside the task
     answers: list[str] | None = None  # [B] generated texts, for generative methods
     invalid: Tensor | None = None  # [B] bool, answers that do not follow the asked form
+    head_scores: Tensor | None = None  # [B, C] of the network's own head, where the method classifies by something else
 
 
 class Stored(NamedTuple):

@@ -34,8 +34,10 @@ class Backboned(Training):
     lr: float = 0.05
 
     backbone: str = "resnet32"  # name in methods.backbones.BACKBONES
+    head: str = "linear"  # linear | cosine (cosines between feature and class weight, times a learnt scale)
     image_size: int | None = 32  # images are resized to this many pixels; null keeps theirs
     flip: bool = True  # mirror half of the training images, where the stream says that a mirror image keeps its class
+    channels_last: bool = True  # keep images channel by channel in memory's last dimension: faster convolutions, same result
 
 
 @dataclass
@@ -46,6 +48,49 @@ class Finetune(Backboned):
 @dataclass
 class Joint(Backboned):
     name: str = "joint"
+
+
+@dataclass
+class Remembering(Backboned):
+    """What a method with exemplars adds."""
+
+    memory: int = 100  # exemplars kept over all classes, shared equally; for per_class=null
+    per_class: int | None = None  # exemplars kept of each class, in place of a total
+    rounding: str = "floor"  # of memory / classes seen: floor (never exceeds memory) | ceil (as iCaRL's release, may exceed it)
+    selection: str = "random"  # which exemplars to keep: herding | random
+
+
+@dataclass
+class Replay(Remembering):
+    name: str = "replay"
+
+
+@dataclass
+class ICaRL(Remembering):
+    name: str = "icarl"
+    lr: float = 0.2  # of a loss that is a mean over rows and outputs: 2.0 suits the paper's 100 classes, 0.2 ten
+    weight_decay: float = 1e-5
+    epochs: int = 20
+    selection: str = "herding"
+    loss: str = "bce"  # bce (the paper) | ce_kd (cross-entropy and softmax distillation: the common variant, under its own id)
+    temperature: float = 2.0  # of ce_kd's distillation
+    mirror: bool = False  # class means over exemplars and their mirror images, as iCaRL's release; the paper takes exemplars alone
+
+
+@dataclass
+class LwF(Backboned):
+    name: str = "lwf"
+    lr: float = 0.2  # see iCaRL's
+    weight_decay: float = 1e-5
+    epochs: int = 20
+    beta: float = 1.0  # weight of the distillation on old outputs
+
+
+@dataclass
+class LwM(LwF):
+    name: str = "lwm"
+    gamma: float = 1.0  # weight of the attention distillation; 0 makes LwF of it
+    top_class: str = "student"  # whose highest old score chooses the class whose attention is compared: student | teacher
 
 
 @dataclass
@@ -82,6 +127,19 @@ METHODS = {
     "finetune": "methods.finetune:Finetune",
     "joint": "methods.joint:Joint",
     "ncm": "methods.ncm:NCM",
+    "replay": "methods.replay:Replay",
+    "lwf": "methods.lwf:LwF",
+    "lwm": "methods.lwm:LwM",
+    "icarl": "methods.icarl:ICaRL",
     "gmm": "methods.gmm.method:GMM",
 }
-CONFIGS: dict[str, type] = {"finetune": Finetune, "joint": Joint, "ncm": NCM, "gmm": GMM}
+CONFIGS: dict[str, type] = {
+    "finetune": Finetune,
+    "joint": Joint,
+    "ncm": NCM,
+    "replay": Replay,
+    "lwf": LwF,
+    "lwm": LwM,
+    "icarl": ICaRL,
+    "gmm": GMM,
+}

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 from data.images import Augment
 from data.stream import Batch, Task
 from methods import config
-from methods.backbones import Classifier
 from methods.base import Method, Prediction
+from methods.classifier import Classifier
 from methods.training import fit
 
 
@@ -19,7 +19,7 @@ class Finetune(Method):
 
     def __init__(self, config: config.Backboned, accelerator: Accelerator):
         super().__init__(config, accelerator)
-        self.net = Classifier(config.backbone, config.image_size).to(accelerator.device)
+        self.net = Classifier(config).to(accelerator.device)
 
     def learn(self, task: Task) -> None:
         self.net.grow(task.classes.stop)

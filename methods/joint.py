@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from data.stream import Rows, Task
 from methods import config
-from methods.backbones import Classifier
 from methods.base import Stored
+from methods.classifier import Classifier
 from methods.finetune import Finetune
 
 
@@ -17,7 +17,7 @@ class Joint(Finetune):
         self.past: Rows | None = None
 
     def learn(self, task: Task) -> None:
-        self.net = Classifier(self.config.backbone, self.config.image_size).to(self.accelerator.device)
+        self.net = Classifier(self.config).to(self.accelerator.device)
         seen = task.train if self.past is None else self.past + task.train
         super().learn(replace(task, train=seen))
         self.past = seen

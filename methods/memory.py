@@ -1,49 +1,72 @@
 """The exemplar memory: quota rules, herding, byte accounting. Selected on all rows, so equal on every rank.
 
-Shapes: C classes, N rows, D features, m exemplars of a class.
+Shapes: C classes, G classes herded at once, N rows, D features, m exemplars of a class.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
 
 from data.errors import InputError, unknown
 from data.stream import Rows
 from methods.base import Stored
 
 
-def herding(features: Tensor, count: int) -> Tensor:
+def herding(features: Tensor, count: int, absent: Tensor | None = None) -> Tensor:
     """iCaRL, Algorithm 4: pick, one after another, the row that brings the mean of the picked closest to the class mean.
 
-    features: [N, D] of one class, any scale (normalised here, as is their mean). -> int64 [min(count, N)], best first
+    features: [..., N, D], each [N, D] of one class, any scale (normalised here, as is their mean); absent: bool [..., N],
+    rows that only pad a class. -> int64 [..., min(count, N)], best first; where a class has fewer rows, the rest is padding.
+    O(count N D) and no wait for the device: |mean - (row + chosen)/k| is least where row . r - |row|^2 / 2 is most,
+    with r = k mean - chosen.
     """
-    rows = normalize(features.double(), dim=1)  # float64: the same choice on every machine
-    mean = normalize(rows.mean(0), dim=0)
-    chosen, total = [], torch.zeros_like(mean)
-    taken = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-    for k in range(1, min(count, len(rows)) + 1):
-        distance = (mean - (rows + total) / k).norm(dim=1).masked_fill(taken, torch.inf)
-        best = int(distance.argmin())
+    rows = normalize(features.double(), dim=-1)  # float64: the same choice on every machine
+    taken = torch.zeros(rows.shape[:-1], dtype=torch.bool, device=rows.device) if absent is None else absent.clone()
+    rows = rows.masked_fill(taken[..., None], 0)
+    mean = normalize(rows.sum(-2), dim=-1)
+    half = rows.square().sum(-1) / 2  # 1/2 but for a row of zeros
+    residual, chosen = mean.clone(), []
+    for _ in range(min(count, rows.shape[-2])):
+        gain = (rows @ residual[..., None])[..., 0] - half
+        best = gain.masked_fill(taken, -torch.inf).argmax(-1, keepdim=True)  # [..., 1]
         chosen.append(best)
-        taken[best] = True
-        total = total + rows[best]
-    return torch.tensor(chosen, dtype=torch.int64)
+        taken.scatter_(-1, best, True)
+        residual += mean - rows.gather(-2, best[..., None].expand(*best.shape, rows.shape[-1]))[..., 0, :]
+    return torch.cat(chosen, -1) if chosen else torch.empty(*rows.shape[:-2], 0, dtype=torch.int64, device=rows.device)
+
+
+def herd_classes(features: Tensor, labels: Tensor, classes: Sequence[int], count: int) -> list[Tensor]:
+    """Herding of several classes at once. features: [N, D], labels: [N] -> for each class positions int64 [<= count], best first"""
+    members = [torch.nonzero(labels == label).flatten() for label in classes]
+    table = pad_sequence([features[rows.to(features.device)] for rows in members], batch_first=True)  # [G, N, D]
+    sizes = torch.tensor([len(rows) for rows in members], device=features.device)
+    absent = torch.arange(table.shape[1], device=features.device) >= sizes[:, None]
+    chosen = herding(table, count, absent).cpu()
+    return [rows[picked[: len(rows)]] for rows, picked in zip(members, chosen, strict=True)]
 
 
 class ExemplarMemory:
-    """Rows kept from the past: `budget` in all, shared equally by the classes seen (quota rounded down, so never exceeded).
+    """Rows kept from the past: `budget` in all, shared equally by the classes seen, or `per_class` of each.
 
+    The quota is rounded down, so that the budget is never exceeded (`rounding="ceil"` exceeds it, as iCaRL's release does).
     The lists are in order of priority: when the quota shrinks they are truncated, never chosen again (iCaRL, Algorithm 5).
+    Errors: InputError for a negative budget or an unknown rule.
     """
 
-    def __init__(self, budget: int, selection: str = "herding"):
+    def __init__(self, budget: int, selection: str = "herding", per_class: int | None = None, rounding: str = "floor"):
         if selection not in ("herding", "random"):
             raise unknown("method.selection", selection, ("herding", "random"))
+        if rounding not in ("floor", "ceil"):
+            raise unknown("method.rounding", rounding, ("floor", "ceil"))
         if budget < 0:
             raise InputError(f"method.memory={budget} must not be negative")
-        self.budget, self.selection = budget, selection
+        if per_class is not None and per_class < 1:
+            raise InputError(f"method.per_class={per_class} must be at least 1: null sets a total with method.memory instead")
+        self.budget, self.selection, self.per_class, self.rounding = budget, selection, per_class, rounding
         self.lists: dict[int, Tensor] = {}  # class id -> int64 [m], rows of the training split, best first
         self.item_bytes = 0
 
@@ -57,33 +80,42 @@ class ExemplarMemory:
         empty = torch.empty(0, dtype=torch.int64)
         return Rows(like.store, torch.cat([empty, *(rows for _, rows in lists)]), torch.cat([empty, *labels]))
 
-    def update(self, train: Rows, classes: Iterable[int], features: Callable[[Rows], Tensor], generator: torch.Generator) -> None:
-        """Shrink the old lists to the new quota and choose exemplars of the new classes.
-
-        features: rows of one class -> [N, D]; only called for herding. Errors: InputError if the budget is smaller than
-        the number of classes.
-        """
-        if self.budget == 0:
-            return
-        classes = sorted(set(classes) - set(self.lists))
-        seen = len(self.lists) + len(classes)
-        quota = self.budget // seen
-        if quota == 0:
+    def quota(self, seen: int) -> int:
+        """-> exemplars of each class when `seen` classes share the memory. Errors: InputError where it holds not one of each."""
+        if self.per_class is not None:
+            return self.per_class
+        if self.budget < seen:
             raise InputError(
                 f"method.memory={self.budget} holds no exemplar for each of the {seen} classes seen: set it to 0 or at least {seen}"
             )
+        return math.ceil(self.budget / seen) if self.rounding == "ceil" else self.budget // seen
+
+    def update(self, train: Rows, classes: Iterable[int], features: Callable[[Rows], Tensor], generator: torch.Generator) -> None:
+        """Shrink the old lists to the new quota and choose exemplars of the new classes.
+
+        features: rows -> [N, D]; called once for all new classes, and only for herding. Errors: InputError if the budget
+        is smaller than the number of classes.
+        """
+        if self.per_class is None and self.budget == 0:
+            return
+        classes = sorted(set(classes) - set(self.lists))
+        quota = self.quota(len(self.lists) + len(classes))
         self.lists = {label: rows[:quota] for label, rows in self.lists.items()}
-        for label in classes:
-            rows = train.of_class(label)
-            if self.selection == "herding":
-                chosen = herding(features(rows), quota)
-            else:
-                chosen = torch.randperm(len(rows), generator=generator)[:quota]
-            self.lists[label] = rows.index[chosen]
+        new = train.at(torch.nonzero(torch.isin(train.labels, torch.tensor(classes, dtype=torch.int64))).flatten())
+        if self.selection == "herding" and classes:
+            picked = herd_classes(features(new), new.labels, classes, quota)
+        else:
+            members = [torch.nonzero(new.labels == label).flatten() for label in classes]
+            picked = [rows[torch.randperm(len(rows), generator=generator)[:quota]] for rows in members]
+        self.lists.update((label, new.index[rows]) for label, rows in zip(classes, picked, strict=True))
         self.item_bytes = train.item_bytes()
 
     def stored(self) -> list[Stored]:
-        return [Stored("exemplars", len(self), len(self) * self.item_bytes, self.budget)] if self.budget else []
+        if self.per_class is None and self.budget == 0:
+            return []
+        whole = self.per_class is not None or self.rounding == "ceil"
+        budget = self.quota(len(self.lists)) * len(self.lists) if whole and self.lists else self.budget
+        return [Stored("exemplars", len(self), len(self) * self.item_bytes, budget)]
 
     def state_dict(self) -> dict:
         return {"lists": self.lists, "item_bytes": self.item_bytes}

@@ -1,0 +1,79 @@
+"""A backbone and a linear head that grows with the classes.
+
+Shapes: B batch, C classes seen, D features, K channels of the last feature map, H and W its size.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
+
+from data.errors import unknown
+from data.images import normalise, resize
+from methods.backbones import BACKBONES
+from methods.config import Backboned
+
+HEADS = ("linear", "cosine")
+
+
+class CosineHead(nn.Linear):
+    """Logits are cosines between feature and class weight, times one learnt scale (LUCIR, equation 4). No bias."""
+
+    def __init__(self, features: int, classes: int):
+        super().__init__(features, classes, bias=False)
+        self.scale = nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, D] -> [B, C]"""
+        return self.scale * linear(normalize(features, dim=1), normalize(self.weight, dim=1))
+
+
+class Classifier(nn.Module):
+    """Takes uint8 images, which it resizes and normalises itself, and gives a logit for each class seen.
+
+    A backbone has `maps(images)`, the output of its last block, `pool(maps)` -> [B, D], and the width D as `features`.
+    Errors: InputError for an unknown backbone or head.
+    """
+
+    def __init__(self, options: Backboned):
+        super().__init__()
+        if options.backbone not in BACKBONES:
+            raise unknown("method.backbone", options.backbone, BACKBONES)
+        if options.head not in HEADS:
+            raise unknown("method.head", options.head, HEADS)
+        self.backbone, self.image_size, self.kind = BACKBONES[options.backbone](), options.image_size, options.head
+        self.head: nn.Linear | None = None  # until the first classes arrive
+        if options.channels_last:
+            self.backbone.to(memory_format=torch.channels_last)  # the convolutions then keep their inputs so, too
+
+    @property
+    def classes(self) -> int:
+        return self.head.out_features if self.head is not None else 0
+
+    def grow(self, classes: int) -> None:
+        """Widen the head to `classes` outputs; the old columns stay as they are, bit for bit."""
+        old, make = self.head, CosineHead if self.kind == "cosine" else nn.Linear
+        self.head = make(self.backbone.features, classes).to(next(self.backbone.parameters()).device)
+        if old is None:
+            return
+        with torch.no_grad():
+            for name, parameter in self.head.named_parameters():
+                kept = old.get_parameter(name)
+                (parameter[: len(kept)] if kept.ndim else parameter).copy_(kept)
+
+    def maps(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H', W'] -> [B, K, H, W], the output of the last block"""
+        return self.backbone.maps(normalise(resize(images, self.image_size)))
+
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H', W'] -> [B, D]"""
+        return self.backbone.pool(self.maps(images))
+
+    def classify(self, maps: Tensor) -> Tensor:
+        """[B, K, H, W] -> logits [B, C]"""
+        return self.head(self.backbone.pool(maps))
+
+    def forward(self, images: Tensor, with_maps: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """uint8 [B, 3, H', W'] -> logits [B, C], and the last feature maps [B, K, H, W] if asked"""
+        maps = self.maps(images)
+        logits = self.classify(maps)
+        return (logits, maps) if with_maps else logits

@@ -1,0 +1,50 @@
+"""Experience replay: cross-entropy on the new task and the exemplars kept of the old ones, in one shuffled epoch.
+
+Shapes: B batch, N rows, D features.
+"""
+
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from data.images import Augment
+from data.stream import Batch, Rows, Task
+from methods import config
+from methods.base import Stored
+from methods.finetune import Finetune
+from methods.memory import ExemplarMemory
+from methods.training import current, embed, fit
+
+
+class Replay(Finetune):
+    Config = config.Replay
+
+    def __init__(self, config: config.Remembering, accelerator: Accelerator):
+        super().__init__(config, accelerator)
+        self.memory = ExemplarMemory(config.memory, config.selection, config.per_class, config.rounding)
+
+    def learn(self, task: Task) -> None:
+        self.net.grow(task.classes.stop)
+        rows = task.train + self.memory.rows(task.train)
+        fit(self.accelerator, self.net, rows, self.loss, self.config, Augment(flip=self.config.flip))
+        self.memory.update(task.train, task.classes, self.embedded, current().generator(-1))
+
+    def embedded(self, rows: Rows, mirrored: bool = False) -> Tensor:
+        """-> features [N, D] of the images (or their mirror images) as at test time: running batch statistics, no random crop"""
+
+        def encode(batch: Batch) -> tuple[Tensor]:
+            return (self.net.features(batch.inputs.flip(-1) if mirrored else batch.inputs),)
+
+        (features,) = embed(self.accelerator, encode, rows, self.config.batch_size)
+        return features.float().to(self.accelerator.device)
+
+    def stored(self) -> list[Stored]:
+        return self.memory.stored()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "memory": self.memory.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.memory.load_state_dict(state["memory"])

@@ -1,0 +1,42 @@
+"""Small parts to test methods with: no run of bench, no data set."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from data.stream import Rows, Task
+from methods.base import method_class
+from methods.config import CONFIGS
+
+
+@pytest.fixture
+def accelerator():
+    return Accelerator(cpu=True)
+
+
+@pytest.fixture
+def make(accelerator):
+    """name, options -> a method on the CPU, with few short epochs"""
+
+    def build(name, **options):
+        torch.manual_seed(0)
+        small = {"epochs": 1, "batch_size": 8, "lr": 0.05, "image_size": 8}
+        return method_class(name)(replace(CONFIGS[name](), **{**small, **options}), accelerator)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tasks():
+    """two tasks of two classes, twelve noisy images a class whose mean colour tells the class"""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(4).repeat_interleave(12)
+    colours = torch.tensor([(220, 30, 30), (30, 220, 30), (30, 30, 220), (200, 200, 30)])
+    noise = torch.randint(-30, 31, (48, 3, 8, 8), generator=generator)
+    images = (colours[labels][:, :, None, None] + noise).clamp(0, 255).to(torch.uint8)
+    rows = Rows(images, torch.arange(48), labels)
+    names = ("red", "green", "blue", "yellow")
+    parts = [rows.at(torch.nonzero(labels // 2 == number)[:, 0]) for number in range(2)]
+    return [Task(number, range(2 * number, 2 * number + 2), names[2 * number :][:2], part) for number, part in enumerate(parts)]
