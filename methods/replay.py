@@ -27,7 +27,7 @@ class Replay(Finetune):
     def learn(self, task: Task) -> None:
         self.net.grow(task.classes.stop)
         rows = task.train + self.memory.rows(task.train)
-        fit(self.accelerator, self.net, rows, self.loss, self.config, Augment(flip=self.config.flip))
+        fit(self.accelerator, self.net, rows, self.loss, self.config, Augment(flip=self.config.flip and task.mirrors))
         self.memory.update(task.train, task.classes, self.embedded, current().generator(-1))
 
     def embedded(self, rows: Rows, mirrored: bool = False) -> Tensor:
