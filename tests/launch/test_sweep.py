@@ -28,7 +28,8 @@ def test_the_grid_is_planned_with_estimates_and_without_what_is_done(tmp_path):
     (path,) = tmp_path.rglob("*.json")
     path.rename(tmp_path / "s" / "ncm" / "one.json")
     runs = planned("methods=[ncm,finetune]", "streams=[digits]", "seeds=[0,1]", f"results={tmp_path}")
-    assert [(run.method, run.seed, run.done) for run in runs] == [
+    states = [("ncm", 0, False), ("ncm", 1, True), ("finetune", 0, False), ("finetune", 1, False)]
+    assert [(run.method, run.seed, run.done) for run in runs] == states
         ("ncm", 0, False),
         ("ncm", 1, True),
         ("finetune", 0, False),
