@@ -20,7 +20,7 @@ cilbench COMMAND --help says more."""
 
 def main(arguments: list[str] | None = None) -> int:
     """-> the exit code: 0, 1 where the command's answer is no, 2 for wrong input (one sentence on standard error)"""
-    name, *rest = sys.argv[1:] if arguments is None else arguments or ["--help"]
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("--help", "-h"):
         print(USAGE)
         return 0

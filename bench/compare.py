@@ -58,7 +58,7 @@ def interval(before: np.ndarray, after: np.ndarray, paired: bool, draws: int = D
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """-> a row each stream, method and metric in both: n, paired, difference (b - a), low, high, verdict. Errors: InputError without one."""
+    """-> a row each stream, method and metric in both: n, paired, difference (b - a), low, high, verdict. Errors: InputError if none."""
     rows, right = [], dict(list(b.groupby(["stream", "method"])))
     for key, before in a.groupby(["stream", "method"]):
         if key not in right:

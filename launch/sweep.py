@@ -154,14 +154,13 @@ def execute(runs: list[Run], workers: int, gpus: int | None, console: Console) -
                 console.print(Text(f"{number}/{len(runs)} {run.method} on {run.stream}, seed {run.seed}: {said} ({passed} so far)"))
                 if code != 0:
                     failed.append(run)
-        except KeyboardInterrupt:
+        finally:  # nothing is left running, whatever ends the sweep: Ctrl-C, or an output that was closed
             stop.set()
             for future in waiting:
                 future.cancel()
             for process in started:
                 if process.poll() is None:
                     process.terminate()
-            raise
     return failed
 
 
