@@ -23,6 +23,7 @@ from tqdm import tqdm
 from data.errors import InputError
 from data.images import Augment
 from data.stream import Batch, Rows
+from methods.batchnorm import global_statistics
 from methods.config import Training
 
 REPORT_EVERY = 10  # steps between loss reports, and so between checks for NaN
@@ -84,12 +85,31 @@ def fit(
     """
     run = _session
     phase, run.phase = run.phase, run.phase + 1
-    steps_an_epoch = math.ceil(len(rows) / options.batch_size)
-    steps = options.epochs * steps_an_epoch
+    steps = options.epochs * math.ceil(len(rows) / options.batch_size)
     optimizer = make_optimizer(model, options)
     start = run.checkpoint.resume(phase, model, optimizer) if run.checkpoint else 0
     if start >= steps:
         return
+    with global_statistics(model, accelerator.num_processes):
+        _optimise(accelerator, model, optimizer, rows, loss, options, augment, run, phase, start, steps)
+    accelerator.free_memory()
+
+
+def _optimise(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rows: Rows,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    options: Training,
+    augment: Augment | None,
+    run: Session,
+    phase: int,
+    start: int,
+    steps: int,
+) -> None:
+    """The loop of `fit`, from step `start` of the phase to the last."""
+    steps_an_epoch = steps // options.epochs
     prepared, optimizer = accelerator.prepare(model, optimizer)
     prepared.train()
     batches = _GlobalBatches(len(rows), options, run, phase, start, steps, accelerator)
@@ -141,7 +161,6 @@ def fit(
             run.checkpoint.step(phase, micro.step + 1, steps, model, optimizer)
     bar.close()
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).eval()
-    accelerator.free_memory()
 
 
 @dataclass(frozen=True)

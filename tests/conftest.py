@@ -15,6 +15,10 @@ from methods.config import METHODS
 QUICK = {
     "finetune": ["method.epochs=1"],
     "joint": ["method.epochs=1"],
+    "replay": ["method.epochs=1", "method.memory=20"],
+    "lwf": ["method.epochs=1"],
+    "lwm": ["method.epochs=1"],
+    "icarl": ["method.epochs=1", "method.memory=20"],
     "gmm": ["method.memory=12", "method.max_new_tokens=12"],
 }
 SMALL = ["stream=digits", "stream.limit=6", "progress=false"]
