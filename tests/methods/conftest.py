@@ -11,7 +11,7 @@ from methods.base import method_class
 from methods.config import CONFIGS
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def accelerator():
     return Accelerator(cpu=True)
 

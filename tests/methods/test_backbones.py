@@ -1,30 +1,10 @@
-"""Encoders: sizes, growth, and the packaged weights against the package they were made for."""
+"""Frozen encoders: the packaged weights against the package they were made for."""
 
 import pytest
 import torch
 
 from data.errors import InputError
-from methods.backbones import BACKBONES, Classifier, frozen_encoder
-
-
-def test_resnet32_has_the_published_size():
-    assert sum(p.numel() for p in BACKBONES["resnet32"]().parameters()) == 463_504
-    assert BACKBONES["resnet32"]()(torch.zeros(2, 3, 32, 32)).shape == (2, 64)
-
-
-def test_features_may_be_negative():
-    """The last block has no ReLU before the pooling."""
-    torch.manual_seed(0)
-    net = BACKBONES["resnet32"]()
-    assert (net.blocks(net.stem(torch.randn(2, 3, 32, 32))) < 0).any()
-
-
-def test_growth_keeps_old_columns_bit_for_bit():
-    net = Classifier("resnet32", 32)
-    net.grow(4)
-    weight, bias = net.head.weight.clone(), net.head.bias.clone()
-    net.grow(7)
-    assert torch.equal(net.head.weight[:4], weight) and torch.equal(net.head.bias[:4], bias) and net.head.out_features == 7
+from methods.backbones import frozen_encoder
 
 
 def test_packaged_encoder_equals_its_package():
@@ -48,5 +28,5 @@ def test_visual_tokens(grid, tokens):
 
 
 def test_unknown_names():
-    with pytest.raises(InputError, match="did you mean 'resnet32'"):
-        Classifier("resnet3", 32)
+    with pytest.raises(InputError, match="did you mean 'packaged'"):
+        frozen_encoder("packagd")

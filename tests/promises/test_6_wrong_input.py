@@ -10,7 +10,7 @@ from bench.run import main
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["stream.increment=3"], "stream.increment=3 does not divide the 7 classes after the base"),
+        (["stream.increment=3"], "stream.increment=3 does not divide the 7 classes"),
         (["stream.base=20"], "stream.base=20 is more than the 10 classes"),
         (["stream.order=sideways"], "unknown stream.order 'sideways'"),
         (["stream.order=[0,1]"], "stream.order is no permutation of the 10 classes"),
