@@ -35,7 +35,6 @@ class RunConfig:
     precision: str | None = None  # no | bf16 | fp16; null = what `accelerate launch` says
     eval_batch_size: int = 64  # rows a prediction batch
     results: str = "results"  # folder of the records
-    overwrite: bool = False  # run again where a complete record exists
     dry_run: bool = False  # print the tasks, the key and what is missing, and train nothing
     tracker: str = "none"  # none | wandb | tensorboard
     project: str = "cilbench"  # project of the tracker
@@ -43,7 +42,7 @@ class RunConfig:
     plugins: list[str] = field(default_factory=list)  # modules to import first; they add to the registries
 
 
-UNHASHED = ("results", "overwrite", "dry_run", "tracker", "project", "progress", "seed")  # options that change no number, and the seed
+UNHASHED = ("results", "dry_run", "tracker", "project", "progress", "seed")  # options that change no number, and the seed
 
 
 def hashed(config: dict[str, Any]) -> dict[str, Any]:

@@ -54,9 +54,6 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     accelerator = accelerator or make_accelerator(config)
     stream = TaskStream(load(config.stream), config.stream)
     path = records.record_path(config.results, stream.key, config.method.name, config_hash(config), config.seed)
-    if path.exists() and not config.overwrite:
-        say(accelerator, f"{path} exists: showing it (overwrite=true runs again)")
-        return records.read(path), path
     _check_writable(path.parent)
     method = make_method(config, accelerator, stream)
     plain = OmegaConf.to_container(config, resolve=True)

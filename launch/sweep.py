@@ -82,7 +82,7 @@ def plan(own: dict[str, list[str]], rest: list[str]) -> list[Run]:
         exact = [found for found in same if found["config_hash"] == config_hash(config)]
         times = [found["time"]["total_s"] for found in exact or same]
         seconds = statistics.median(times) if times else None
-        runs.append(Run(overrides, method, stream, int(seed), Path(config.results), name, done and not config.overwrite, seconds))
+        runs.append(Run(overrides, method, stream, int(seed), Path(config.results), name, done, seconds))
     return runs
 
 

@@ -38,7 +38,7 @@ def test_predictions_are_scores_of_seen_classes(method_name, trained):
 
 def test_the_interface_carries_no_task_id_and_no_test_rows():
     assert list(inspect.signature(Method.predict).parameters) == ["self", "inputs"]
-    assert {entry.name for entry in fields(Task)} == {"index", "classes", "class_names", "train"}
+    assert {entry.name for entry in fields(Task)} == {"index", "classes", "class_names", "train", "mirrors"}
 
 
 def test_scored_rows_come_mixed(trained):
