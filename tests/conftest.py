@@ -13,12 +13,12 @@ from methods.config import METHODS
 
 # What makes a method quick enough to be run many times over; its defaults are for `digits` whole.
 QUICK = {
-    "finetune": ["method.epochs=1"],
-    "joint": ["method.epochs=1"],
-    "replay": ["method.epochs=1", "method.memory=20"],
-    "lwf": ["method.epochs=1"],
-    "lwm": ["method.epochs=1"],
-    "icarl": ["method.epochs=1", "method.memory=20"],
+    "finetune": ["method.epochs=1", "method.lr=0.001"],
+    "joint": ["method.epochs=1", "method.lr=0.001"],
+    "replay": ["method.epochs=1", "method.lr=0.001", "method.memory=20"],
+    "lwf": ["method.epochs=1", "method.lr=0.001"],
+    "lwm": ["method.epochs=1", "method.lr=0.001"],
+    "icarl": ["method.epochs=1", "method.lr=0.001", "method.memory=20"],
     "gmm": ["method.memory=12", "method.max_new_tokens=12"],
 }
 SMALL = ["stream=digits", "stream.limit=6", "progress=false"]
