@@ -28,8 +28,9 @@ from data.errors import InputError
 from data.source import load
 from data.stream import Batch, Rows, TaskStream
 from methods.base import Method, Stored, method_class
+from methods.batches import derive_seed
 from methods.features import with_features
-from methods.training import Session, derive_seed, embed, session
+from methods.training import Session, embed, session
 
 
 def make_accelerator(config: DictConfig) -> Accelerator:

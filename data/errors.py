@@ -14,3 +14,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"choose one of: {', '.join(known)}."
     return InputError(f"unknown {kind} '{name}': {hint}")
+
+
+def one_of(kind: str, name: str, known: Iterable[str]) -> None:
+    """Errors: InputError where `name` is not in `known`."""
+    if name not in known:
+        raise unknown(kind, name, known)

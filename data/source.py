@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data.config import StreamConfig
-from data.errors import InputError, unknown
+from data.errors import InputError, one_of
 from data.sources import SOURCES
 
 
@@ -43,8 +43,7 @@ def load(config: StreamConfig, decode: bool = True) -> Source:
 
     Errors: InputError for an unknown name, missing data, or data that contradict themselves.
     """
-    if config.source not in SOURCES:
-        raise unknown("stream source", config.source, SOURCES)
+    one_of("stream source", config.source, SOURCES)
     module, function = SOURCES[config.source].split(":")
     source = getattr(importlib.import_module(module), function)(config)
     check(source)

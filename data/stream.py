@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.config import StreamConfig
-from data.errors import InputError, unknown
+from data.errors import InputError, one_of
 from data.source import Source, Split
 from data.split import class_order, few_shot, held_out, rank_in_group, short_hash, task_sizes
 
@@ -189,8 +189,7 @@ def _where(mask: Tensor) -> Tensor:
 
 
 def _scenario(source: Source, config: StreamConfig) -> str:
-    if config.scenario not in ("class", "domain"):
-        raise unknown("stream.scenario", str(config.scenario), ("class", "domain"))
+    one_of("stream.scenario", str(config.scenario), ("class", "domain"))
     if config.scenario == "domain" and not source.domain_names:
         raise InputError(f"stream '{source.name}' has no domains: use stream.scenario=class")
     return config.scenario

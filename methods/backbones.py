@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from data.errors import InputError, unknown
+from data.errors import InputError, one_of
 from data.images import normalise, resize
 from methods.resnet import CifarResNet
 from methods.weights import file_sha256, packaged_file
@@ -51,7 +51,7 @@ def packaged(grid: int = 0) -> FrozenEncoder:
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     names = list(model.state_dict())
     if len(names) != len(saved):
-        raise InputError(f"{path} does not hold EfficientNet-Lite0: reinstall it with `make weights`")
+        raise InputError(f"{path} does not hold EfficientNet-Lite0: install launch/weights.txt again, as the README says")
     model.load_state_dict(dict(zip(names, saved.values(), strict=True)))  # same modules in the same order; a test compares outputs
     model.forward = model.forward_features
     return FrozenEncoder(
@@ -68,6 +68,5 @@ ENCODERS = {"packaged": packaged}
 
 def frozen_encoder(name: str, grid: int = 0) -> FrozenEncoder:
     """-> a named frozen encoder that gives 1 + grid^2 vectors an image. Errors: InputError for an unknown name or missing weights."""
-    if name not in ENCODERS:
-        raise unknown("encoder", name, ENCODERS)
+    one_of("encoder", name, ENCODERS)
     return ENCODERS[name](grid)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from data.errors import unknown
+from data.errors import one_of
 from data.stream import Task
 from methods.config import METHODS
 
@@ -81,7 +81,6 @@ class Method(ABC):
 
 def method_class(name: str) -> type[Method]:
     """-> the class of a registered method. Errors: InputError with the nearest name."""
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
+    one_of("method", name, METHODS)
     module, attribute = METHODS[name].split(":")
     return getattr(importlib.import_module(module), attribute)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from data.errors import unknown
+from data.errors import one_of
 from data.images import normalise, resize
 from methods.backbones import BACKBONES
 from methods.config import Backboned
@@ -36,10 +36,8 @@ class Classifier(nn.Module):
 
     def __init__(self, options: Backboned):
         super().__init__()
-        if options.backbone not in BACKBONES:
-            raise unknown("method.backbone", options.backbone, BACKBONES)
-        if options.head not in HEADS:
-            raise unknown("method.head", options.head, HEADS)
+        one_of("method.backbone", options.backbone, BACKBONES)
+        one_of("method.head", options.head, HEADS)
         self.backbone, self.image_size, self.kind = BACKBONES[options.backbone](), options.image_size, options.head
         self.head: nn.Linear | None = None  # until the first classes arrive
         if options.channels_last:

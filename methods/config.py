@@ -29,9 +29,9 @@ class Training:
 class Backboned(Training):
     """A convolutional classifier trained from scratch."""
 
-    epochs: int = 10
-    batch_size: int = 32
-    lr: float = 0.05
+    epochs: int = 20
+    batch_size: int = 16
+    lr: float = 0.02
 
     backbone: str = "resnet32"  # name in methods.backbones.BACKBONES
     head: str = "linear"  # linear | cosine (cosines between feature and class weight, times a learnt scale)
@@ -70,7 +70,6 @@ class ICaRL(Remembering):
     name: str = "icarl"
     lr: float = 0.2  # of a loss that is a mean over rows and outputs: 2.0 suits the paper's 100 classes, 0.2 ten
     weight_decay: float = 1e-5
-    epochs: int = 20
     selection: str = "herding"
     loss: str = "bce"  # bce (the paper) | ce_kd (cross-entropy and softmax distillation: the common variant, under its own id)
     temperature: float = 2.0  # of ce_kd's distillation
@@ -82,7 +81,6 @@ class LwF(Backboned):
     name: str = "lwf"
     lr: float = 0.2  # see iCaRL's
     weight_decay: float = 1e-5
-    epochs: int = 20
     beta: float = 1.0  # weight of the distillation on old outputs
 
 

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from data.errors import InputError, unknown
+from data.errors import InputError, one_of
 from data.stream import Batch, Rows, Task
 from methods import config
 from methods.base import Prediction, Stored
@@ -47,8 +47,7 @@ class ICaRL(Replay):
 
     def __init__(self, config: config.ICaRL, accelerator: Accelerator):
         super().__init__(config, accelerator)
-        if config.loss not in LOSSES:
-            raise unknown("method.loss", config.loss, LOSSES)
+        one_of("method.loss", config.loss, LOSSES)
         if config.memory == 0 and config.per_class is None:
             raise InputError("method.memory=0 leaves iCaRL without exemplars to classify by: keep at least one of each class")
         self.teacher: Classifier | None = None

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from data.errors import InputError, unknown
+from data.errors import InputError, one_of
 from data.stream import Batch
 from methods import config
 from methods.classifier import Classifier
@@ -42,8 +42,7 @@ class LwM(LwF):
 
     def __init__(self, config: config.LwM, accelerator: Accelerator):
         super().__init__(config, accelerator)
-        if config.top_class not in TOP_CLASS:
-            raise unknown("method.top_class", config.top_class, TOP_CLASS)
+        one_of("method.top_class", config.top_class, TOP_CLASS)
         if config.gamma and not self.net.backbone.convolutional:
             raise InputError(f"method.backbone={config.backbone} has no convolutional feature map for LwM's attention: choose a ResNet")
 

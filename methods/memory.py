@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
-from data.errors import InputError, unknown
+from data.errors import InputError, one_of
 from data.stream import Rows
 from methods.base import Stored
 
@@ -58,10 +58,8 @@ class ExemplarMemory:
     """
 
     def __init__(self, budget: int, selection: str = "herding", per_class: int | None = None, rounding: str = "floor"):
-        if selection not in ("herding", "random"):
-            raise unknown("method.selection", selection, ("herding", "random"))
-        if rounding not in ("floor", "ceil"):
-            raise unknown("method.rounding", rounding, ("floor", "ceil"))
+        one_of("method.selection", selection, ("herding", "random"))
+        one_of("method.rounding", rounding, ("floor", "ceil"))
         if budget < 0:
             raise InputError(f"method.memory={budget} must not be negative")
         if per_class is not None and per_class < 1:

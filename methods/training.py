@@ -5,14 +5,12 @@ rank, so that nothing depends on the number of processes. Shapes: B batch, N row
 """
 
 import contextlib
-import hashlib
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -23,8 +21,10 @@ from tqdm import tqdm
 from data.errors import InputError
 from data.images import Augment
 from data.stream import Batch, Rows
+from methods.batches import GlobalBatches, derive_seed
 from methods.batchnorm import global_statistics
 from methods.config import Training
+from methods.optim import learning_rate, make_optimizer
 
 REPORT_EVERY = 10  # steps between loss reports, and so between checks for NaN
 
@@ -40,7 +40,6 @@ class Session:
     log: Callable[[dict[str, float]], None] = lambda values: None
     checkpoint: Any = None  # bench.checkpoint.TaskCheckpoint, or None
     phase: int = 0  # ordinal of the next `fit` in this task
-    batch: Any = field(default=None, repr=False)
 
     def generator(self, *where: int) -> Generator:
         """-> random numbers that depend on the seed, the task and `where`, and on nothing else"""
@@ -63,11 +62,6 @@ def session(opened: Session) -> Iterator[Session]:
 
 def current() -> Session:
     return _session
-
-
-def derive_seed(*where: int) -> int:
-    """-> a 63-bit seed from integers, the same on every machine"""
-    return int.from_bytes(hashlib.sha256(repr(where).encode()).digest()[:8], "little") >> 1
 
 
 def fit(
@@ -112,7 +106,8 @@ def _optimise(
     steps_an_epoch = steps // options.epochs
     prepared, optimizer = accelerator.prepare(model, optimizer)
     prepared.train()
-    batches = _GlobalBatches(len(rows), options, run, phase, start, steps, accelerator)
+    where, rank, world = (run.seed, run.task, phase), accelerator.process_index, accelerator.num_processes
+    batches = GlobalBatches(len(rows), options.batch_size, options.accumulate, where, start, steps, rank, world)
     loader = DataLoader(rows, batch_size=None, sampler=batches, num_workers=rows.workers)
     bar = tqdm(
         total=steps,
@@ -126,7 +121,7 @@ def _optimise(
     total, seen = torch.zeros((), device=accelerator.device), 0
     for batch, micro in zip(loader, batches.micro(), strict=True):
         if micro.first:
-            torch.manual_seed(derive_seed(run.seed, run.task, phase, micro.step, accelerator.process_index))
+            torch.manual_seed(derive_seed(*where, micro.step, rank))
             rate = learning_rate(options, micro.step, steps, steps_an_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -161,84 +156,6 @@ def _optimise(
             run.checkpoint.step(phase, micro.step + 1, steps, model, optimizer)
     bar.close()
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).eval()
-
-
-@dataclass(frozen=True)
-class _Micro:
-    """One micro-batch of one optimizer step, as one rank sees it."""
-
-    step: int
-    first: bool  # opens the step
-    last: bool  # closes the step
-    weight: float  # this rank's share of the global mean, times W because ranks are averaged
-    count: int  # rows of the global batch
-    where: slice | list[int]  # this rank's rows among them
-    seed: int
-
-    def draws(self, augment: Augment) -> Tensor:
-        return augment.draw(self.count, torch.Generator().manual_seed(self.seed))[self.where]
-
-
-class _GlobalBatches:
-    """A sampler of this rank's positions [b] for every micro-batch from step `start` on."""
-
-    def __init__(self, count: int, options: Training, run: Session, phase: int, start: int, steps: int, accelerator: Accelerator):
-        self.count, self.options, self.run, self.phase, self.start, self.steps = count, options, run, phase, start, steps
-        self.rank, self.world = accelerator.process_index, accelerator.num_processes
-
-    def _plan(self) -> Iterator[tuple[Tensor, _Micro]]:
-        size, epoch_now, order = self.options.batch_size, -1, torch.empty(0)
-        steps_an_epoch = math.ceil(self.count / size)
-        for step in range(self.start, self.steps):
-            epoch, at = divmod(step, steps_an_epoch)
-            if epoch != epoch_now:
-                order, epoch_now = torch.randperm(self.count, generator=self.run.generator(self.phase, epoch)), epoch
-            whole = order[at * size : (at + 1) * size]
-            parts = np.array_split(np.arange(len(whole)), min(self.options.accumulate, len(whole)))
-            for number, part in enumerate(parts):
-                mine = np.array_split(part, self.world)[self.rank].tolist()
-                weight = len(mine) * self.world / len(whole)
-                mine = mine or part[:1].tolist()  # a rank without rows still takes part, with weight 0
-                seed = derive_seed(self.run.seed, self.run.task, self.phase, step, -1)
-                yield whole[mine], _Micro(step, number == 0, number == len(parts) - 1, weight, len(whole), mine, seed)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (positions for positions, _ in self._plan())
-
-    def micro(self) -> Iterator[_Micro]:
-        return (micro for _, micro in self._plan())
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self._plan())
-
-
-def make_optimizer(model: nn.Module, options: Training) -> torch.optim.Optimizer:
-    """-> the optimizer over the parameters that require gradients"""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if options.decay not in ("all", "matrices"):
-        raise InputError(f"unknown method.decay '{options.decay}': use all or matrices")
-    decayed = [p for p in trained if options.decay == "all" or p.ndim >= 2]
-    others = [p for p in trained if not (options.decay == "all" or p.ndim >= 2)]
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov)
-    if options.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=options.lr)
-    raise InputError(f"unknown method.optimizer '{options.optimizer}': use sgd or adamw")
-
-
-def learning_rate(options: Training, step: int, steps: int, steps_an_epoch: int) -> float:
-    """-> the rate of a step (0-based): linear warm-up, then the schedule, both on the step of the task"""
-    if step < options.warmup:
-        return options.warmup_lr + (options.lr - options.warmup_lr) * (step + 1) / options.warmup
-    if options.schedule == "constant":
-        return options.lr
-    if options.schedule == "cosine":
-        return options.min_lr + (options.lr - options.min_lr) * 0.5 * (1 + math.cos(math.pi * step / steps))
-    if options.schedule == "multistep":
-        return options.lr * options.gamma ** sum(step // steps_an_epoch >= epoch for epoch in options.milestones)
-    raise InputError(f"unknown method.schedule '{options.schedule}': use constant, cosine or multistep")
 
 
 @torch.inference_mode()

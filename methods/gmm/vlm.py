@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from data.cache import atomic, cache_dir
-from data.errors import unknown
+from data.errors import one_of
 from methods.backbones import FrozenEncoder, frozen_encoder
 from methods.gmm.prompt import Prompt
 from methods.weights import file_sha256, packaged_file
@@ -152,6 +152,5 @@ VLMS: dict[str, Callable[[int, str, str], tuple[FrozenEncoder, VLM]]] = {"packag
 
 def load_vlm(name: str, visual_tokens: int, question: str, answer: str) -> tuple[FrozenEncoder, VLM]:
     """-> a named generative model and the frozen encoder that feeds it"""
-    if name not in VLMS:
-        raise unknown("method.vlm", name, VLMS)
+    one_of("method.vlm", name, VLMS)
     return VLMS[name](visual_tokens, question, answer)

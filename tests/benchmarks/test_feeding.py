@@ -14,17 +14,8 @@ from data.images import Augment, normalise
 from data.source import Source, Split
 from data.store import FileStore
 from data.stream import Rows, TaskStream
+from tests.benchmarks.timing import seconds
 from tests.data import trees
-
-
-def best(function, times: int = 3) -> float:
-    """-> seconds of the fastest of some runs, which other work on the machine disturbs least"""
-    spent = []
-    for _ in range(times):
-        start = time.perf_counter()
-        function()
-        spent.append(time.perf_counter() - start)
-    return min(spent)
 
 
 def test_small_images_against_pil_transforms_and_a_loader():
@@ -50,7 +41,7 @@ def test_small_images_against_pil_transforms_and_a_loader():
         for _ in DataLoader(Usual(), batch_size=128, shuffle=True, num_workers=2):
             pass
 
-    ratio = best(theirs) / best(ours)
+    ratio = seconds(theirs) / seconds(ours)
     print(f"\n32x32 training input: {ratio:.1f} times torchvision's PIL transforms with two workers")
     assert ratio >= 10
 
@@ -66,7 +57,7 @@ def test_files_against_a_bare_draft_decoder(tmp_path):
                 image.draft("RGB", (224, 224))
                 np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC, box=(62, 0, 437, 375)))
 
-    ratio = best(bare, 5) / best(lambda: store[torch.arange(64)], 5)
+    ratio = seconds(bare, 5) / seconds(lambda: store[torch.arange(64)], 5)
     print(f"\ndecoding of files: {ratio:.2f} of a bare loop with PIL's draft mode")
     assert ratio >= 0.9
 

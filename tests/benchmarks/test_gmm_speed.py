@@ -3,8 +3,6 @@
 Oracles: a bare PyTorch loop around the same transformers model with the same tokens, and transformers' own `generate`.
 """
 
-import time
-
 import pytest
 import torch
 
@@ -12,7 +10,9 @@ from bench.config import resolve
 from bench.engine import make_method
 from data.source import load
 from data.stream import TaskStream
-from methods.training import Session, fit, learning_rate, make_optimizer, session
+from methods.optim import learning_rate, make_optimizer
+from methods.training import Session, fit, session
+from tests.benchmarks.timing import seconds
 
 BATCH, STEPS = 8, 24
 
@@ -27,17 +27,6 @@ def ready(accelerator):
     with session(Session()):
         method.learn(stream[0])
     return method, stream, images
-
-
-def seconds(action, repeats: int = 3) -> float:
-    """-> the least time of some runs, after one to warm up"""
-    action()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def test_training(ready, accelerator, capsys):

@@ -10,15 +10,10 @@ from torch.nn.functional import cross_entropy
 from data.errors import InputError
 from data.images import Augment
 from data.stream import Rows
+from methods.batches import GlobalBatches, derive_seed
 from methods.config import Training
-from methods.training import Session, _GlobalBatches, derive_seed, embed, fit, learning_rate, session
-
-
-class Rank:
-    """Stands in for an accelerator where only its place among the processes matters."""
-
-    def __init__(self, process_index: int, num_processes: int):
-        self.process_index, self.num_processes = process_index, num_processes
+from methods.optim import learning_rate
+from methods.training import Session, embed, fit, session
 
 
 def toy(count: int = 23) -> Rows:
@@ -84,11 +79,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(accelerator):
 @given(count=st.integers(1, 40), size=st.integers(1, 12), accumulate=st.integers(1, 4), world=st.integers(1, 5), start=st.integers(0, 3))
 def test_ranks_share_the_global_batch(count, size, accumulate, world, start):
     """Together the ranks see each global batch once, with weights that make the average over ranks the mean over the batch."""
-    options = Training(epochs=2, batch_size=size, accumulate=accumulate)
     steps = 2 * -(-count // size)
     start = min(start, steps)
-    plans = [list(_GlobalBatches(count, options, Session(), 0, start, steps, Rank(rank, world))._plan()) for rank in range(world)]
-    alone = list(_GlobalBatches(count, Training(epochs=2, batch_size=size), Session(), 0, start, steps, Rank(0, 1))._plan())
+    plans = [list(GlobalBatches(count, size, accumulate, (0, 0, 0), start, steps, rank, world)._plan()) for rank in range(world)]
+    alone = list(GlobalBatches(count, size, 1, (0, 0, 0), start, steps, 0, 1)._plan())
     merged: dict[int, list[int]] = {}
     weights: dict[int, float] = {}
     for plan in plans:
@@ -102,11 +96,10 @@ def test_ranks_share_the_global_batch(count, size, accumulate, world, start):
 
 @given(count=st.integers(1, 30), world=st.integers(1, 4))
 def test_augmentation_draws_do_not_depend_on_the_world(count, world):
-    augment, options = Augment(), Training(epochs=1, batch_size=9)
-    steps = -(-count // 9)
+    augment, steps = Augment(), -(-count // 9)
 
     def drawn(rank, ranks):
-        for positions, micro in _GlobalBatches(count, options, Session(), 0, 0, steps, Rank(rank, ranks))._plan():
+        for positions, micro in GlobalBatches(count, 9, 1, (0, 0, 0), 0, steps, rank, ranks)._plan():
             if micro.weight:
                 yield from zip(positions.tolist(), micro.draws(augment).tolist(), strict=True)
 

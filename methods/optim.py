@@ -1,0 +1,35 @@
+"""Optimizers and learning-rate schedules, from the options of `methods.config.Training`."""
+
+import math
+
+import torch
+from torch import nn
+
+from data.errors import one_of
+from methods.config import Training
+
+
+def make_optimizer(model: nn.Module, options: Training) -> torch.optim.Optimizer:
+    """-> the optimizer over the parameters that require gradients"""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    one_of("method.decay", options.decay, ("all", "matrices"))
+    one_of("method.optimizer", options.optimizer, ("sgd", "adamw"))
+    decayed = [p for p in trained if options.decay == "all" or p.ndim >= 2]
+    others = [p for p in trained if not (options.decay == "all" or p.ndim >= 2)]
+    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov)
+    return torch.optim.AdamW(groups, lr=options.lr)
+
+
+def learning_rate(options: Training, step: int, steps: int, steps_an_epoch: int) -> float:
+    """-> the rate of a step (0-based): linear warm-up, then the schedule, both on the step of the task"""
+    if step < options.warmup:
+        return options.warmup_lr + (options.lr - options.warmup_lr) * (step + 1) / options.warmup
+    if options.schedule == "constant":
+        return options.lr
+    if options.schedule == "cosine":
+        return options.min_lr + (options.lr - options.min_lr) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    one_of("method.schedule", options.schedule, ("constant", "cosine", "multistep"))
+    return options.lr * options.gamma ** sum(step // steps_an_epoch >= epoch for epoch in options.milestones)
