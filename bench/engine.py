@@ -22,7 +22,7 @@ from torch import Tensor
 from bench import record as records
 from bench.config import config_hash
 from bench.metrics import summarise
-from bench.tracking import Tracking
+from bench.tracking import Tracking, check_tracker
 from data.cache import atomic
 from data.errors import InputError
 from data.source import load
@@ -35,6 +35,7 @@ from methods.training import Session, embed, session
 
 def make_accelerator(config: DictConfig) -> Accelerator:
     """-> the accelerator of this process; started by `accelerate launch`, torchrun or plainly"""
+    check_tracker(config.tracker)
     cpu, world = not torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
     handlers = [InitProcessGroupKwargs(backend="gloo")] if cpu and world > 1 else []
     accelerator = Accelerator(
@@ -58,7 +59,7 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     _check_writable(path.parent)
     method = make_method(config, accelerator, stream)
     plain = OmegaConf.to_container(config, resolve=True)
-    tracking = Tracking(accelerator, config.project, f"{stream.key}/{config.method.name}", plain)
+    tracking = Tracking(accelerator, plain, f"{stream.key}/{method.id()}", config_hash(config))
     counts: dict[str, Any] = {
         "correct": [],
         "total": [len(stream.test(task)) for task in range(len(stream))],
@@ -78,7 +79,7 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
         for name, values in tally(scored, stream, number).items():
             counts[name].append(values)
         accuracy = sum(counts["correct"][-1]) / len(scored)
-        tracking.log({"accuracy": accuracy, "task": number})
+        tracking.task(counts["correct"][-1], counts["total"])
         say(accelerator, f"task {number + 1}/{len(stream)}: accuracy {accuracy:.1%} over {stream.classes(number).stop} classes")
     for name in ("invalid", "head_correct"):
         if any(value is None for value in counts[name]):
@@ -86,6 +87,7 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     record = {
         "schema": records.SCHEMA,
         "method": method.id(),
+        "scoring": method.scoring,
         "stream": {
             "key": stream.key,
             "sha256": stream.sha256,
@@ -121,7 +123,7 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
             pd.concat(predictions).to_parquet(work, index=False)
         record = records.write(record, path)
     accelerator.wait_for_everyone()
-    tracking.finish(record["metrics"])
+    tracking.finish(record, path)
     return record, path
 
 

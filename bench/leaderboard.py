@@ -18,9 +18,8 @@ from bench import record as records
 from bench.config import UNHASHED
 from bench.metrics import summarise
 from data.errors import InputError
+from methods.config import REFERENCES
 
-# What a table is read against: the method that plays the part, and the words for it.
-REFERENCES = {"joint": "ceiling: all data at once", "finetune": "floor: no defence", "ncm": "frozen features, nothing trained"}
 METRICS = (
     "average_incremental_accuracy",
     "last_accuracy",
@@ -129,8 +128,7 @@ def section(record: dict[str, Any]) -> str:
         kept = f"at most {memory['budget']} kept"
     else:
         kept = f"keeps {', '.join(sorted(memory['by_kind']))}" if memory["items"] else "keeps nothing"
-    rule = "scores" if record["counts"]["invalid"] is None else "generated text"
-    return f"by {rule}, {kept}"
+    return f"by {record.get('scoring', 'a rule not stated')}, {kept}"
 
 
 def _refuse(board: Board, frame: pd.DataFrame, mask: pd.Series, reason: str) -> pd.DataFrame:

@@ -19,6 +19,7 @@ SCHEMA = 1
 FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "schema": (int, "version of this layout"),
     "method": (str, "method id, with its variant"),
+    "scoring": (str, "the rule by which an image gets its class: argmax, nearest mean, …"),
     "stream": (dict, "key, sha256, dataset, scenario, tasks (classes, or domains, in each), class_names and order (by arrival)"),
     "seed": (int, "seed of initial weights, batches, augmentation and random exemplars"),
     "config": (dict, "every option, resolved"),
@@ -40,6 +41,7 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "finished": (str, "UTC, ISO 8601"),
     "digest": (str, "sha256 of the record without this key"),
 }
+LATER = ("scoring",)  # fields that this schema gained after its first records, which go on being read
 # What may differ between two runs of one configuration and seed; everything else must agree.
 VOLATILE = ("time", "peak_memory_bytes", "environment", "started", "finished", "digest")
 PACKAGES = ("torch", "torchvision", "transformers", "accelerate", "deepspeed", "timm", "open_clip_torch", "peft", "numpy", "safetensors")
@@ -91,7 +93,7 @@ def validate(record: Any) -> list[str]:
         return ["it is no JSON object"]
     if record.get("schema") != SCHEMA:
         return [f"schema is {record.get('schema')!r} where {SCHEMA} is read"]
-    problems = [f"'{key}' is missing" for key in FIELDS if key not in record]
+    problems = [f"'{key}' is missing" for key in FIELDS if key not in record and key not in LATER]
     problems += [f"'{key}' is no {_name(kind)}" for key, (kind, _) in FIELDS.items() if key in record and not isinstance(record[key], kind)]
     if problems:
         return problems

@@ -35,6 +35,7 @@ class Method(ABC):
     """One continual learner. Nothing here knows the number of processes: `fit` and `embed` do."""
 
     Config: ClassVar[type]
+    scoring: ClassVar[str] = "argmax"  # the rule that turns an image into a class; leaderboards do not mix rules
     trained: ClassVar[bool] = True  # False: closed form, equal to the last bit on any number of processes
     encoder: Any = None  # a FrozenEncoder: if set, rows come as its cached features instead of images
 

@@ -141,3 +141,6 @@ CONFIGS: dict[str, type] = {
     "icarl": ICaRL,
     "gmm": GMM,
 }
+
+# What a leaderboard is read against: the method that plays the part, and the words for it.
+REFERENCES = {"joint": "ceiling: all data at once", "finetune": "floor: no defence", "ncm": "frozen features, nothing trained"}

@@ -44,6 +44,7 @@ def ce_kd_loss(logits: Tensor, labels: Tensor, old: Tensor | None, temperature: 
 
 class ICaRL(Replay):
     Config = config.ICaRL
+    scoring = "nearest mean"
 
     def __init__(self, config: config.ICaRL, accelerator: Accelerator):
         super().__init__(config, accelerator)

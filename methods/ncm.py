@@ -20,6 +20,7 @@ from methods.training import embed
 class NCM(Method):
     Config = config.NCM
     trained = False
+    scoring = "nearest mean"
 
     def __init__(self, config: config.NCM, accelerator: Accelerator):
         super().__init__(config, accelerator)

@@ -7,6 +7,7 @@ rank, so that nothing depends on the number of processes. Shapes: B batch, N row
 import contextlib
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +120,7 @@ def _optimise(
         dynamic_ncols=True,
     )
     total, seen = torch.zeros((), device=accelerator.device), 0
+    count, since = 0, time.perf_counter()  # rows of all ranks since the last report
     for batch, micro in zip(loader, batches.micro(), strict=True):
         if micro.first:
             torch.manual_seed(derive_seed(*where, micro.step, rank))
@@ -139,6 +141,7 @@ def _optimise(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seen += 1
+        count += micro.count
         bar.update()
         if seen == REPORT_EVERY or micro.step + 1 == steps:
             mean = accelerator.reduce(total, "mean").item() / seen
@@ -149,9 +152,10 @@ def _optimise(
                     "lower method.lr or set method.clip"
                 )
             bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
-            run.log({"loss": mean, "lr": rate, "task": run.task, "step": micro.step + 1})
+            speed = count / (time.perf_counter() - since)
+            run.log({"loss": mean, "lr": rate, "rows_per_s": speed, "task": run.task, "step": micro.step + 1})
             total.zero_()
-            seen = 0
+            seen, count, since = 0, 0, time.perf_counter()
         if run.checkpoint:
             run.checkpoint.step(phase, micro.step + 1, steps, model, optimizer)
     bar.close()

@@ -24,6 +24,7 @@ from methods.training import current, embed, fit
 
 class GMM(Method):
     Config = config.GMM
+    scoring = "nearest name to the generated text"
 
     def __init__(self, config: config.GMM, accelerator: Accelerator):
         super().__init__(config, accelerator)

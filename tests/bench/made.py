@@ -20,6 +20,7 @@ def make_record(
     record = {
         "schema": records.SCHEMA,
         "method": method,
+        "scoring": "argmax",
         "stream": {
             "key": stream,
             "sha256": "0" * 64,

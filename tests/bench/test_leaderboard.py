@@ -38,15 +38,23 @@ def test_options_memory_and_scoring_rule_are_not_mixed(made, tmp_path):
     made()
     config = make_record()["config"]
     made(config_hash="ba9876543210", config=config | {"method": {"name": "icarl", "lr": 0.2}})
-    made(method="gmm", counts=make_record()["counts"] | {"invalid": [0, 1, 2]})
+    made(method="gmm", scoring="nearest name")
     made(method="lwf", memory={"items": 0, "bytes": 0, "budget": None, "by_kind": {}, "per_task": []})
     table = aggregate(collect(tmp_path))
     assert set(table["label"]) == {"icarl (lr=0.1)", "icarl (lr=0.2)", "gmm", "lwf"}
     assert set(table["section"]) == {
-        "by scores, at most 100 kept",
-        "by generated text, at most 100 kept",
-        "by scores, keeps nothing",
+        "by argmax, at most 100 kept",
+        "by nearest name, at most 100 kept",
+        "by argmax, keeps nothing",
     }
+
+
+def test_a_record_that_does_not_state_its_scoring_rule_stands_apart(made, tmp_path):
+    made()
+    older = make_record(seed=1)
+    del older["scoring"]
+    records.write(older, tmp_path / "older.json")
+    assert set(aggregate(collect(tmp_path))["section"]) == {"by argmax, at most 100 kept", "by a rule not stated, at most 100 kept"}
 
 
 def test_references_stand_first_and_are_asked_for(made, tmp_path):
