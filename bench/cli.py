@@ -11,6 +11,7 @@ USAGE = """usage: cilbench COMMAND ...
   sweep [key=value ...]         run a grid of methods, streams and seeds; what has a complete record is skipped
   ls methods|streams|vlms|experiments
   leaderboard [DIR] [--paper]   tables and a page from the records in DIR (results/)
+  report [DIR]                  a wandb Report from the records in DIR and the runs logged with tracker=wandb
   compare A B                   do two sets of records differ beyond seed noise? exit code 1 if so
   show RECORD [--plots]         one run as a table; with --plots its curve and matrix as PNG beside it
   validate PATH ...             is every record sound and unedited? exit code 1 if not
@@ -47,6 +48,12 @@ def _sweep(arguments: list[str]) -> int:
 
 def _leaderboard(arguments: list[str]) -> int:
     from bench.leaderboard import main
+
+    return main(arguments)
+
+
+def _report(arguments: list[str]) -> int:
+    from bench.report import main
 
     return main(arguments)
 
@@ -123,6 +130,7 @@ COMMANDS = {
     "sweep": _sweep,
     "ls": _list,
     "leaderboard": _leaderboard,
+    "report": _report,
     "compare": _compare,
     "show": _show,
     "validate": _validate,

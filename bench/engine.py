@@ -59,7 +59,7 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     _check_writable(path.parent)
     method = make_method(config, accelerator, stream)
     plain = OmegaConf.to_container(config, resolve=True)
-    tracking = Tracking(accelerator, plain, f"{stream.key}/{method.id()}", config_hash(config))
+    tracking = Tracking(accelerator, plain, stream.key, method.id(), config_hash(config))
     counts: dict[str, Any] = {
         "correct": [],
         "total": [len(stream.test(task)) for task in range(len(stream))],

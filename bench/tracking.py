@@ -27,17 +27,19 @@ def check_tracker(name: str) -> None:
 class Tracking:
     """What one run tells the trackers of its accelerator.
 
-    config: resolved; group: "stream key/method id", under which wandb shows the seeds of a method together.
+    config: resolved. The seeds of a method on a stream form one group of wandb.
     """
 
-    def __init__(self, accelerator: Accelerator, config: dict[str, Any], group: str, config_hash: str):
+    def __init__(self, accelerator: Accelerator, config: dict[str, Any], stream_key: str, method_id: str, config_hash: str):
         self.accelerator, self.step = accelerator, 0
+        group = f"{stream_key}/{method_id}"
         flat = {key: value if isinstance(value, (int, float, bool)) else str(value) for key, value in _flatten(config).items()}
         name = f"{config_hash}-s{config['seed']}"
         # TensorBoard tells runs apart by folder, wandb by project and name.
         project = config["project"] if config["tracker"] == "wandb" else f"tensorboard/{group}/{name}"
         wandb = {"group": group, "job_type": "run", "name": f"{group}/{name}", "settings": {"finish_timeout": PATIENCE}}
-        self._try(lambda: accelerator.init_trackers(project, config=flat | {"config_hash": config_hash}, init_kwargs={"wandb": wandb}))
+        flat |= {"config_hash": config_hash, "stream_key": stream_key}
+        self._try(lambda: accelerator.init_trackers(project, config=flat, init_kwargs={"wandb": wandb}))
 
     def log(self, values: dict[str, float]) -> None:
         self.step += 1
