@@ -20,14 +20,14 @@ DRAWS = 10_000  # of the bootstrap
 LEAST = 3  # seeds on each side below which no interval is given
 
 
-def load(place: Path) -> pd.DataFrame:
-    """-> one row a record: stream, sha256, method, seed, metrics. Errors: InputError where none may be compared."""
+def load(place: Path, limited: bool = False) -> pd.DataFrame:
+    """-> one row a record: stream, sha256, method, seed, metrics; `limited` ones only if asked for. Errors: InputError for any other."""
     if not place.exists():
         raise InputError(f"{place} does not exist: name a record or a folder of records")
     rows = []
     for path in sorted(place.rglob("*.json")) if place.is_dir() else [place]:
         record = records.read(path)
-        reason = refusal(record)
+        reason = refusal(record | {"limited": False} if limited else record)
         if reason:
             raise InputError(f"{path} cannot be compared: {reason}")
         stream = record["stream"]

@@ -54,15 +54,18 @@ def count(number: float) -> str:
     return f"{number:.0f}"
 
 
-def seconds(number: float) -> str:
-    return f"{number:.1f} s" if number < 120 else f"{number / 60:.0f} min" if number < 7200 else f"{number / 3600:.1f} h"
+def clock(largest: float) -> Callable[[float], str]:
+    """-> how to show seconds, in the unit that suits the largest of them"""
+    size, unit = (1, "s") if largest < 120 else (60, "min") if largest < 7200 else (3600, "h")
+    return lambda seconds: f"{seconds / size:.1f} {unit}"
 
 
 def cells(row: pd.Series) -> list[str]:
     """-> the texts of one row, as HEADS names them, after method and n"""
     shown = [spread(row[name], row[f"{name}_std"], lambda value: f"{100 * value:.1f}") for name in METRICS]
     shown += [size(row["memory_bytes"]), f"{count(row['trainable'])} / {count(row['parameters'])}"]
-    return shown + [spread(row[name], row[f"{name}_std"], seconds) for name in ("train_s", "evaluate_s")] + [f"{row['world_size']:g}"]
+    shown += [spread(row[name], row[f"{name}_std"], clock(row[name])) for name in ("train_s", "evaluate_s")]
+    return [*shown, f"{row['world_size']:g}"]
 
 
 def lines(rows: pd.DataFrame, paper: bool) -> Iterator[tuple[str, list[str]]]:

@@ -9,6 +9,7 @@ import pytest
 from accelerate import Accelerator
 
 from bench.config import resolve
+from bench.engine import run
 from methods.config import METHODS
 
 # What makes a method quick enough to be run many times over; its defaults are for `digits` whole.
@@ -43,3 +44,17 @@ def quick(tmp_path):
 @pytest.fixture(scope="session")
 def accelerator() -> Accelerator:
     return Accelerator(cpu=True)
+
+
+@pytest.fixture(scope="session")
+def one_process(accelerator, tmp_path_factory):
+    """-> a function: method name -> (record, path) of its run in this process"""
+    done, folder = {}, tmp_path_factory.mktemp("one")
+
+    def run_once(name: str):
+        if name not in done:
+            config = resolve([f"method={name}", *QUICK.get(name, []), *SMALL, f"results={folder}"])
+            done[name] = run(config, accelerator)
+        return done[name]
+
+    return run_once

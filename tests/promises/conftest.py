@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.config import resolve
-from bench.engine import learn, make_method, run
+from bench.engine import learn, make_method
 from data.source import load
 from data.stream import TaskStream
 from tests.conftest import QUICK, SMALL
@@ -32,20 +32,6 @@ def trained(accelerator):
         return done[name]
 
     return train
-
-
-@pytest.fixture(scope="session")
-def one_process(accelerator, tmp_path_factory):
-    """-> a function: method name -> (record, path) of its run in this process"""
-    done, folder = {}, tmp_path_factory.mktemp("one")
-
-    def run_once(name: str):
-        if name not in done:
-            config = resolve([f"method={name}", *QUICK.get(name, []), *SMALL, f"results={folder}"])
-            done[name] = run(config, accelerator)
-        return done[name]
-
-    return run_once
 
 
 @pytest.fixture(scope="session")
