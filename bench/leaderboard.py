@@ -221,6 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
         "results", nargs="?", default="results", help="folder of the records; README.md, .csv, .tex, .html are written there"
     )
     parser.add_argument("--paper", action="store_true", help="add published figures, marked as quoted")
+    parser.add_argument("--plots", action="store_true", help="draw the curves of each stream as DIR/STREAM.png")
     given = parser.parse_args(arguments)
     folder = Path(given.results)
     try:
@@ -228,6 +229,10 @@ def main(arguments: list[str] | None = None) -> int:
         table = aggregate(board)
         show(board, table, given.paper)
         written = write_tables(board, table, folder, given.paper) + [write_page(board, table, folder, given.paper)]
+        if given.plots:
+            from bench.plots import write_comparisons
+
+            written += write_comparisons(table, board.raw, folder)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

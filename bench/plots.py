@@ -1,9 +1,10 @@
-"""Pictures without a browser:  cilbench show RECORD --plots  writes the curve and the matrix as PNG beside the record."""
+"""Pictures without a browser: of one run (cilbench show RECORD --plots), of all on a stream (cilbench leaderboard DIR --plots)."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from bench.metrics import rates
 
@@ -17,6 +18,33 @@ def write_plots(record: dict[str, Any], path: Path) -> list[Path]:
     return written
 
 
+def write_comparisons(table: pd.DataFrame, raw: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
+    """table, raw: of a leaderboard -> the files written, <stream key>.png each"""
+    written = []
+    for stream, rows in table.groupby("stream"):
+        curves = {row["label"]: [raw[path] for path in row["paths"]] for _, row in rows.iterrows()}
+        written.append(folder / f"{stream}.png")
+        comparison(str(stream), curves).savefig(written[-1], dpi=150, metadata={"Software": None})
+    return written
+
+
+def comparison(stream: str, curves: dict[str, list[dict[str, Any]]]):
+    """curves: label -> records, a seed each -> a figure: mean accuracy after each task, band of one standard deviation over seeds"""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot(title=_plain(stream), xlabel="classes seen", ylabel="accuracy (%)", ylim=(0, 102))
+    for number, (label, records) in enumerate(curves.items()):
+        seen = np.cumsum(records[0]["stream"]["tasks"])
+        values = 100 * np.array([record["metrics"]["per_task_accuracy"] for record in records])  # [seeds, T]
+        mean, std = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else 0
+        (line,) = axes.plot(seen, mean, marker="os^Dv"[number % 5], markersize=4, label=f"{_plain(label)}, n={len(records)}")
+        axes.fill_between(seen, mean - std, mean + std, color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
+    return figure
+
+
 def pixels(figure) -> np.ndarray:
     """-> uint8 [H, W, 3]"""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -27,7 +55,11 @@ def pixels(figure) -> np.ndarray:
 
 
 def title(record: dict[str, Any]) -> str:
-    return f"{record['method']} on {record['stream']['key']}, seed {record['seed']}".replace("$", r"\$")
+    return _plain(f"{record['method']} on {record['stream']['key']}, seed {record['seed']}")
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")  # else matplotlib reads mathematics
 
 
 def curve(record: dict[str, Any]):

@@ -1,4 +1,4 @@
-"""Run a grid:  python -m launch.sweep methods=[icarl,lwm] streams=[digits] seeds=[0,1,2] [jobs=N | gpus=N | slurm=PARTITION] [option ...]
+"""Run a grid:  python launch/sweep.py methods=[icarl,lwm] streams=[digits] seeds=[0,1,2] [jobs=N | gpus=N | slurm=PARTITION] [option ...]
 
 Further options (method.lr=0.1, results=DIR) go to every run. What has a complete record is skipped, so that running the sweep
 again continues it; the crash of one run does not stop the others; Ctrl-C stops what runs and says how to go on.
@@ -6,6 +6,8 @@ again continues it; the crash of one run does not stop the others; Ctrl-C stops 
 
 import itertools
 import os
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -19,6 +21,9 @@ from threading import Event
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+if __name__ == "__main__" and not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # as in bench/run.py: started as a script
 
 from bench import record as records
 from bench.config import config_hash, resolve
@@ -175,17 +180,20 @@ def log_path(run: Run) -> Path:
     return run.folder / "sweep" / f"{run.method}-{run.stream}-{run.name.removesuffix('.json')}.log"
 
 
-def submit(runs: list[Run], partition: str, console: Console) -> None:
-    """Hand every run to SLURM as a job with one GPU, through submitit."""
+def submit(runs: list[Run], partition: str, console: Console, cluster: str = "slurm") -> list:
+    """Hand every run to SLURM as a job with one GPU, through submitit. -> the jobs"""
     try:
         import submitit
     except ImportError:
         raise InputError("slurm= needs submitit: pip install cilbench[slurm]") from None
-    executor = submitit.AutoExecutor(folder=str(runs[0].folder / "sweep"))
+    if cluster == "slurm" and not shutil.which("srun"):
+        raise InputError("slurm= was given where there is no srun: start the sweep on a node that submits, or use jobs= or gpus=")
+    executor = submitit.AutoExecutor(folder=str(runs[0].folder / "sweep"), cluster=cluster)
     executor.update_parameters(name="cilbench", slurm_partition=partition, gpus_per_node=1, timeout_min=24 * 60)
-    for run in runs:
-        job = executor.submit(submitit.helpers.CommandFunction(command(run)))
+    jobs = [executor.submit(submitit.helpers.CommandFunction(command(run))) for run in runs]
+    for run, job in zip(runs, jobs, strict=True):
         console.print(Text(f"job {job.job_id}: {run.method} on {run.stream}, seed {run.seed}"))
+    return jobs
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -195,6 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(__doc__.strip())
         return 0
     console = Console(width=None if sys.stdout.isatty() else 140)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends the sweep ends its runs, as Ctrl-C does
     try:
         own, rest = parse(arguments)
         runs = plan(own, rest)

@@ -167,7 +167,8 @@ def test_main_writes_every_output(made, tmp_path, capsys):
     said = capsys.readouterr().out
     for name in ("README.md", "leaderboard.csv", "leaderboard.tex", "leaderboard.html"):
         assert "icarl" in (tmp_path / name).read_text() and name in said
-    assert main([str(tmp_path), "--paper"]) == 0  # and again over its own output
+    assert main([str(tmp_path), "--paper", "--plots"]) == 0  # and again over its own output
+    assert (tmp_path / "made-b0-inc2-natural-v1.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_no_records_and_no_folder(tmp_path, capsys):

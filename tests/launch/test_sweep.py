@@ -53,7 +53,8 @@ def test_a_crash_does_not_stop_the_rest(tmp_path, monkeypatch):
     assert all(sweep.log_path(run).read_text() == "here\n" for run in runs)
 
 
-def test_ctrl_c_ends_what_runs(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
+def test_ctrl_c_ends_what_runs(tmp_path, number):
     driver = made_driver(tmp_path, f"import time; open(r'{tmp_path}/up', 'w').close(); time.sleep(60); open(r'{tmp_path}/over', 'w')")
     code = f"import sys, pathlib; from launch import sweep; sweep.DRIVER = pathlib.Path(r'{driver}'); sys.exit(sweep.main(sys.argv[1:]))"
     arguments = [sys.executable, "-c", code, "methods=[ncm]", "seeds=[0,1]", f"results={tmp_path}"]
@@ -61,7 +62,22 @@ def test_ctrl_c_ends_what_runs(tmp_path):
     before = time.monotonic()
     while not (tmp_path / "up").exists() and time.monotonic() - before < 60:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130 and "goes on with what has no record" in error and "Traceback" not in error
     assert not (tmp_path / "over").exists()
+
+
+def test_submitit_runs_the_jobs(tmp_path, monkeypatch):
+    pytest.importorskip("submitit", reason="submitit is not installed: pip install -e .[slurm]")
+    monkeypatch.setattr(sweep, "DRIVER", made_driver(tmp_path, "import sys; print(sys.argv[3]); sys.exit('seed=1' in sys.argv)"))
+    jobs = sweep.submit(planned("methods=[ncm]", "seeds=[0,1]", f"results={tmp_path}"), "gpu", Console(quiet=True), cluster="local")
+    assert jobs[0].result().strip() == "seed=0"
+    assert jobs[1].exception() is not None  # and the other ended well
+
+
+def test_slurm_is_asked_for_where_it_is(tmp_path, monkeypatch):
+    pytest.importorskip("submitit", reason="submitit is not installed: pip install -e .[slurm]")
+    monkeypatch.setattr(sweep.shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match="no srun"):
+        sweep.submit(planned("methods=[ncm]", f"results={tmp_path}"), "gpu", Console(quiet=True))
