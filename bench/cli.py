@@ -28,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise unknown("command", name, COMMANDS)
+        if name in PLAIN and {"--help", "-h"} & set(rest):
+            print(PLAIN[name])
+            return 0
         return COMMANDS[name](rest)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -85,7 +88,7 @@ def listed(kind: str) -> list[str]:
     config._load_plugins([])
     if kind == "experiments":
         return sorted(path.stem for path in (Path(config.__file__).parent / "presets" / "experiment").glob("*.yaml"))
-    return sorted(config.METHODS if kind == "methods" else config.SOURCES)
+    return sorted(config.METHODS if kind == "methods" else config._stream_names())
 
 
 def _show(arguments: list[str]) -> int:
@@ -111,6 +114,8 @@ def _validate(arguments: list[str]) -> int:
         raise InputError("validate takes records or folders of records: cilbench validate results")
     bad = count = 0
     for place in map(Path, arguments):
+        if not place.exists():
+            raise InputError(f"{place} does not exist: name a record or a folder of records")
         for path in sorted(place.rglob("*.json")) if place.is_dir() else [place]:
             count += 1
             try:
@@ -134,6 +139,11 @@ COMMANDS = {
     "compare": _compare,
     "show": _show,
     "validate": _validate,
+}
+PLAIN = {  # the commands whose arguments need no parser
+    "ls": "usage: cilbench ls methods|streams|vlms|experiments\n\nThe names that method=, stream=, method.vlm= and experiment= take.",
+    "show": "usage: cilbench show RECORD [--plots]\n\nOne run as a table; with --plots its curve and matrix as PNG beside it.",
+    "validate": "usage: cilbench validate PATH ...\n\nIs every record in these files and folders sound and unedited? Exit code 1 if not.",
 }
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bench.cli import main
+from bench.cli import COMMANDS, main
+from data.config import STREAMS
 from methods.config import METHODS
 
 
@@ -10,7 +11,7 @@ def test_help_and_lists(capsys):
     assert main([]) == 0 and "usage: cilbench" in capsys.readouterr().out
     assert main(["ls", "methods"]) == 0
     assert set(METHODS) <= set(capsys.readouterr().out.split())
-    assert main(["ls", "streams"]) == 0 and "digits" in capsys.readouterr().out
+    assert main(["ls", "streams"]) == 0 and {"digits", *STREAMS} <= set(capsys.readouterr().out.split())
     assert main(["ls", "experiments"]) == 0
 
 
@@ -23,12 +24,23 @@ def test_help_and_lists(capsys):
         (["show"], "takes one record"),
         (["show", "absent.json"], "is no record"),
         (["validate"], "takes records"),
+        (["validate", "absent"], "does not exist"),
     ],
 )
 def test_wrong_input_is_one_sentence(arguments, said, capsys):
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "run"])
+def test_every_command_says_how_it_is_used(command, capsys):
+    try:
+        assert main([command, "--help"]) == 0
+    except SystemExit as left:  # argparse
+        assert left.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith("usage: cilbench") or command == "sweep" and "methods=[" in said
 
 
 def test_show_writes_pictures_beside_the_record(made, capsys):
