@@ -35,6 +35,8 @@ class RunConfig:
     precision: str | None = None  # no | bf16 | fp16; null = what `accelerate launch` says
     eval_batch_size: int = 64  # rows a prediction batch
     results: str = "results"  # folder of the records
+    resume: str = "auto"  # auto: go on with an interrupted run of the same options and seed | never: forget it
+    checkpoint_minutes: float = 10.0  # between checkpoints within a task; one is written after every task
     dry_run: bool = False  # print the tasks, the key and what is missing, and train nothing
     tracker: str = "none"  # none | wandb | tensorboard
     project: str = "cilbench"  # project of the tracker
@@ -42,7 +44,16 @@ class RunConfig:
     plugins: list[str] = field(default_factory=list)  # modules to import first; they add to the registries
 
 
-UNHASHED = ("results", "dry_run", "tracker", "project", "progress", "seed")  # options that change no number, and the seed
+UNHASHED = (
+    "results",
+    "resume",
+    "checkpoint_minutes",
+    "dry_run",
+    "tracker",
+    "project",
+    "progress",
+    "seed",
+)  # options that change no number, and the seed
 
 
 def hashed(config: dict[str, Any]) -> dict[str, Any]:

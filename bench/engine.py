@@ -1,6 +1,6 @@
 """The only loop over tasks: learn, evaluate, record. Knows no method and no data set by name.
 
-Shapes: b batch, C classes seen, N rows, T tasks.
+Shapes: T tasks.
 """
 
 import hashlib
@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object, set_seed
@@ -20,17 +18,20 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from bench import record as records
+from bench.checkpoint import Checkpoints
 from bench.config import config_hash
+from bench.evaluation import Scores, evaluate, tally
 from bench.metrics import summarise
+from bench.saving import saving
 from bench.tracking import Tracking, check_tracker
 from data.cache import atomic
 from data.errors import InputError
 from data.source import load
-from data.stream import Batch, Rows, TaskStream
+from data.stream import Rows, TaskStream
 from methods.base import Method, Stored, method_class
 from methods.batches import derive_seed
 from methods.features import with_features
-from methods.training import Session, embed, session
+from methods.training import Session, session
 
 
 def make_accelerator(config: DictConfig) -> Accelerator:
@@ -51,40 +52,69 @@ def make_accelerator(config: DictConfig) -> Accelerator:
 
 
 def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dict[str, Any], Path]:
-    """Run one method over one stream. -> the record and its path (on every rank; the main one writes)"""
+    """Run one method over one stream, or go on where a former attempt was interrupted. -> the record and its path
+
+    On every rank; the main one writes. Errors: InputError; Stopped where a signal asked for it.
+    """
     started, clock = records.now(), time.perf_counter()
     accelerator = accelerator or make_accelerator(config)
     stream = TaskStream(load(config.stream), config.stream)
     path = records.record_path(config.results, stream.key, config.method.name, config_hash(config), config.seed)
     _check_writable(path.parent)
-    method = make_method(config, accelerator, stream)
-    plain = OmegaConf.to_container(config, resolve=True)
-    tracking = Tracking(accelerator, plain, stream.key, method.id(), config_hash(config))
-    counts: dict[str, Any] = {
-        "correct": [],
-        "total": [len(stream.test(task)) for task in range(len(stream))],
-        "task_il_correct": [],
-        "invalid": [],
-        "head_correct": [],
-    }
-    times, memory, predictions = [], [], []
-    for number in range(len(stream)):
-        before = time.perf_counter()
-        learn(config, accelerator, method, stream, number, tracking.training)
-        between = time.perf_counter()
-        scored = evaluate(accelerator, method, stream, number, config)
-        times.append({"train_s": between - before, "evaluate_s": time.perf_counter() - between})
-        predictions.append(scored)
-        memory.append(sum(kept.bytes for kept in _within_budget(method)))
-        for name, values in tally(scored, stream, number).items():
-            counts[name].append(values)
-        accuracy = sum(counts["correct"][-1]) / len(scored)
-        tracking.task(counts["correct"][-1], counts["total"])
-        say(accelerator, f"task {number + 1}/{len(stream)}: accuracy {accuracy:.1%} over {stream.classes(number).stop} classes")
+    environment = records.environment(accelerator)
+    lasting = {"git": environment["git"], "python": environment["python"], **environment["packages"]}
+    folder = path.with_name(f".{path.stem}")
+    checkpoints = Checkpoints(accelerator, folder, f"{stream.sha256} {path.stem}", config.checkpoint_minutes, lasting)
+    with checkpoints.opened(anew=config.resume == "never"):
+        method = make_method(config, accelerator, stream)
+        first, learnt = checkpoints.restore(method)
+        if learnt or first or checkpoints.restored:
+            say(accelerator, f"going on {'after' if learnt else 'in'} task {first + 1}, from {folder}")
+        plain = OmegaConf.to_container(config, resolve=True)
+        tracking = Tracking(accelerator, plain, stream.key, method.id(), config_hash(config))
+        scores, ready = Scores(accelerator, folder), time.perf_counter()
+        if not all(scores.has(number) for number in range(first)):
+            raise InputError(f"scores in {folder} are damaged or lost: start anew with resume=never")
+        for number in range(first, len(stream)):
+            if number > first or not learnt:
+                scores.forget(number)
+                checkpoints.begin()
+                learn(config, accelerator, method, stream, number, tracking.training, checkpoints)
+                checkpoints.learnt(method)
+            if not scores.has(number):
+                before = time.perf_counter()
+                scored = evaluate(accelerator, method, stream, number, config)
+                values = {**tally(scored, stream, number), "bytes": sum(kept.bytes for kept in _within_budget(method))}
+                spent = {"train_s": checkpoints.spent, "evaluate_s": time.perf_counter() - before}
+                scores.write(number, scored, {"counts": values, "time": spent})
+            report(accelerator, tracking, stream, number, scores.read(number)["counts"]["correct"])
+        done = [scores.read(number) for number in range(len(stream))]
+        record = {
+            **_result(config, stream, method, plain, [one["counts"] for one in done]),
+            "time": _time([one["time"] for one in done], ready - clock),
+            "peak_memory_bytes": _peak_memory(accelerator),
+            "environment": {**environment, "resumed": checkpoints.resumed, "changed": checkpoints.changed},
+            "started": started,
+            "finished": records.now(),
+        }
+        if accelerator.is_main_process:
+            scores.join_predictions(len(stream), path.with_name(f"{path.stem}-predictions.parquet"))
+            with saving(path.parent):
+                record = records.write(record, path)
+        accelerator.wait_for_everyone()
+        checkpoints.done()
+    tracking.finish(record, path)
+    return record, path
+
+
+def _result(config: DictConfig, stream: TaskStream, method: Method, plain: dict[str, Any], tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    """-> the part of the record that the configuration and the seed decide. tasks: what `tally` gave for each, and its bytes"""
+    counts = {name: [one[name] for one in tasks] for name in ("correct", "task_il_correct", "invalid", "head_correct")}
     for name in ("invalid", "head_correct"):
         if any(value is None for value in counts[name]):
             counts[name] = None
-    record = {
+    counts["total"] = [len(stream.test(task)) for task in range(len(stream))]
+    return {
         "schema": records.SCHEMA,
         "method": method.id(),
         "scoring": method.scoring,
@@ -102,29 +132,20 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
         "config_hash": config_hash(config),
         "counts": counts,
         "metrics": summarise(counts),
-        "memory": _memory(method.stored(), memory),
+        "memory": _memory(method.stored(), [one["bytes"] for one in tasks]),
         "parameters": method.parameters(),
-        "time": {
-            "train_s": sum(one["train_s"] for one in times),
-            "evaluate_s": sum(one["evaluate_s"] for one in times),
-            "total_s": time.perf_counter() - clock,
-            "per_task": times,
-        },
-        "peak_memory_bytes": _peak_memory(accelerator),
         "weights": method.weights(),
-        "environment": records.environment(accelerator),
         "limited": stream.limited,
         "complete": True,
-        "started": started,
-        "finished": records.now(),
     }
-    if accelerator.is_main_process:
-        with atomic(path.with_name(f"{path.stem}-predictions.parquet")) as work:
-            pd.concat(predictions).to_parquet(work, index=False)
-        record = records.write(record, path)
-    accelerator.wait_for_everyone()
-    tracking.finish(record, path)
-    return record, path
+
+
+def report(accelerator: Accelerator, tracking: Tracking, stream: TaskStream, number: int, correct: list[int]) -> None:
+    """Say how a task went, to the user and to the tracker."""
+    total = [len(stream.test(task)) for task in range(len(stream))]
+    tracking.task(correct, total)
+    accuracy = sum(correct) / sum(total[: number + 1])
+    say(accelerator, f"task {number + 1}/{len(stream)}: accuracy {accuracy:.1%} over {stream.classes(number).stop} classes")
 
 
 def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream) -> Method:
@@ -137,67 +158,21 @@ def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream
     return method
 
 
-def learn(config: DictConfig, accelerator: Accelerator, method: Method, stream: TaskStream, number: int, log: Any = None) -> None:
+def learn(
+    config: DictConfig,
+    accelerator: Accelerator,
+    method: Method,
+    stream: TaskStream,
+    number: int,
+    log: Any = None,
+    checkpoints: Checkpoints | None = None,
+) -> None:
     """Let the method learn one task, and make sure that the ranks agree afterwards."""
     set_seed(derive_seed(config.seed, number) % 2**32)  # heads grow alike on every rank
-    with session(Session(config.seed, number, len(stream), config.progress, log or (lambda values: None))):
+    with session(Session(config.seed, number, len(stream), config.progress, log or (lambda values: None), checkpoints)):
         method.learn(stream[number])
     if accelerator.num_processes > 1 and len(set(gather_object([state_digest(method.state_dict())]))) != 1:
         raise RuntimeError(f"the ranks hold different weights after task {number + 1}")
-
-
-def evaluate(accelerator: Accelerator, method: Method, stream: TaskStream, number: int, config: DictConfig) -> pd.DataFrame:
-    """Score the test rows of tasks 0..number, in one shuffled pool. -> a row each: index, label, task, prediction, …"""
-    rows = stream.seen(number)
-    classes = stream.classes(number).stop
-    task_of_class = stream.task_of(torch.arange(classes))
-
-    def score(batch: Batch) -> tuple[Any, ...]:
-        prediction = method.predict(batch.inputs)
-        scores = prediction.scores.float()
-        if scores.shape != (len(batch.labels), classes) or not bool(torch.isfinite(scores).all()):
-            raise RuntimeError(f"{type(method).__name__}.predict gave scores {tuple(scores.shape)}, or values that are not finite")
-        inside = task_of_class.to(scores.device) == task_of_class.to(scores.device)[batch.labels.to(scores.device)][:, None]
-        best = scores.max(1)
-        within = scores.masked_fill(~inside, -torch.inf).argmax(1)
-        answers = prediction.answers or [""] * len(scores)
-        invalid = prediction.invalid if prediction.invalid is not None else torch.full((len(scores),), -1)
-        head = prediction.head_scores
-        head = head.argmax(1) if head is not None else torch.full((len(scores),), -1)
-        return best.indices, within, best.values, invalid.int(), head, list(answers)
-
-    predicted, within, value, invalid, head, answers = embed(
-        accelerator, score, rows, config.eval_batch_size, "evaluating" if config.progress else None
-    )
-    columns = {
-        "after_task": np.full(len(rows), number),
-        "index": rows.index.numpy(),
-        "label": rows.labels.numpy(),
-        "task": stream.task_of(rows.labels, rows.index).numpy(),
-        "prediction": predicted.numpy(),
-        "task_il_prediction": within.numpy(),
-        "score": value.numpy(),
-        "invalid": invalid.numpy(),
-        "head_prediction": head.numpy(),  # -1 where the method has no second classifier
-        "answer": answers,
-    }
-    frame = pd.DataFrame(columns)
-    if frame["index"].duplicated().any():
-        raise RuntimeError("a test row was scored twice")
-    return frame.sort_values("index", ignore_index=True)
-
-
-def tally(scored: pd.DataFrame, stream: TaskStream, number: int) -> dict[str, Any]:
-    """-> right answers by task (class-IL, task-IL, the head's own) and the number of invalid answers; None if the method has none"""
-    guesses = {"correct": scored.prediction, "task_il": scored.task_il_prediction, "head": scored.head_prediction}
-    right = scored.assign(**{name: guess == scored.label for name, guess in guesses.items()})
-    by_task = right.groupby("task")[list(guesses)].sum().reindex(range(number + 1), fill_value=0)
-    return {
-        "correct": by_task.correct.astype(int).tolist(),
-        "task_il_correct": by_task.task_il.astype(int).tolist(),
-        "invalid": None if (scored.invalid < 0).any() else int(scored.invalid.sum()),
-        "head_correct": None if (scored.head_prediction < 0).any() else by_task["head"].astype(int).tolist(),
-    }
 
 
 def say(accelerator: Accelerator, text: str) -> None:
@@ -221,6 +196,12 @@ def _within_budget(method: Method) -> list[Stored]:
         if one.budget is not None and one.items > one.budget:
             raise RuntimeError(f"{one.items} {one.kind} are kept where the budget is {one.budget}")
     return kept
+
+
+def _time(tasks: list[dict[str, float]], set_up: float) -> dict[str, Any]:
+    """Seconds over all attempts; the set-up is this one's."""
+    train, evaluation = (sum(one[name] for one in tasks) for name in ("train_s", "evaluate_s"))
+    return {"train_s": train, "evaluate_s": evaluation, "total_s": set_up + train + evaluation, "per_task": tasks}
 
 
 def _memory(kept: list[Stored], per_task: list[int]) -> dict[str, Any]:

@@ -34,7 +34,11 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "time": (dict, "train_s, evaluate_s, total_s, per_task [T] of {train_s, evaluate_s}; seconds"),
     "peak_memory_bytes": (int, "most memory of the main process: on the accelerator where there is one, else resident"),
     "weights": (dict, "sha256 of every pretrained file, by name"),
-    "environment": (dict, "git, dirty, python, packages, device, world_size, distributed_type, mixed_precision"),
+    "environment": (
+        dict,
+        "git, dirty, python, packages, device, world_size, distributed_type, mixed_precision, "
+        "resumed (times), changed (what an interrupted run met anew when it went on: git or packages)",
+    ),
     "limited": (bool, "true where the stream was cut short by a limit or scored on validation rows"),
     "complete": (bool, "true where every task was learnt and scored"),
     "started": (str, "UTC, ISO 8601"),

@@ -16,7 +16,7 @@ from data.errors import InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """-> the exit code: 0, or 2 for wrong input (one sentence on standard error)"""
+    """-> the exit code: 0; 2 for wrong input, 75 for a run that was stopped and can go on (one sentence on standard error)"""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
@@ -54,11 +54,17 @@ def _run(config) -> int:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    from bench.checkpoint import Stopped
     from bench.engine import make_accelerator, run
     from bench.table import show
 
     accelerator = make_accelerator(config)
-    record, path = run(config, accelerator)
+    try:
+        record, path = run(config, accelerator)
+    except Stopped as stopped:
+        if accelerator.is_main_process:
+            print(f"{stopped}: what was learnt is saved; the same command goes on", file=sys.stderr)
+        return 75
     if accelerator.is_main_process:
         show(record, path)
     accelerator.end_training()

@@ -35,11 +35,25 @@ def atomic(path: Path, folder: bool = False) -> Iterator[Path]:
         if folder:
             inner.mkdir()
         yield inner
-        if not folder:
-            with inner.open("rb+") as file:
-                os.fsync(file.fileno())
+        sync(inner)
         if folder and path.exists():
             return
         os.replace(inner, path)
+        sync(path.parent, deep=False)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def sync(path: Path, deep: bool = True) -> None:
+    """Wait until a file, or a folder with all in it, is on the disk, so that a rename never shows what a power cut would lose."""
+    for one in [*(path.rglob("*") if deep and path.is_dir() else []), path]:
+        handle = os.open(one, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, set_seed
 from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -39,7 +39,7 @@ class Session:
     tasks: int = 1
     progress: bool = False
     log: Callable[[dict[str, float]], None] = lambda values: None
-    checkpoint: Any = None  # bench.checkpoint.TaskCheckpoint, or None
+    checkpoints: Any = None  # bench.checkpoint.Checkpoints, or None where nothing is to be saved
     phase: int = 0  # ordinal of the next `fit` in this task
 
     def generator(self, *where: int) -> Generator:
@@ -81,31 +81,29 @@ def fit(
     run = _session
     phase, run.phase = run.phase, run.phase + 1
     steps = options.epochs * math.ceil(len(rows) / options.batch_size)
-    optimizer = make_optimizer(model, options)
-    start = run.checkpoint.resume(phase, model, optimizer) if run.checkpoint else 0
-    if start >= steps:
-        return
-    with global_statistics(model, accelerator.num_processes):
-        _optimise(accelerator, model, optimizer, rows, loss, options, augment, run, phase, start, steps)
-    accelerator.free_memory()
+    if steps and not (run.checkpoints and run.checkpoints.finished(phase, model)):
+        with global_statistics(model, accelerator.num_processes):
+            _optimise(accelerator, model, rows, loss, options, augment, run, phase, steps)
+        accelerator.free_memory()
+    model.eval()
+    set_seed(derive_seed(run.seed, run.task, phase, -2) % 2**32)  # what follows draws the same, whether this was done just now or before
 
 
 def _optimise(
     accelerator: Accelerator,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
     rows: Rows,
     loss: Callable[[nn.Module, Batch], Tensor],
     options: Training,
     augment: Augment | None,
     run: Session,
     phase: int,
-    start: int,
     steps: int,
 ) -> None:
-    """The loop of `fit`, from step `start` of the phase to the last."""
+    """The loop of `fit`, from the first step of the phase, or where it was interrupted, to the last."""
     steps_an_epoch = steps // options.epochs
-    prepared, optimizer = accelerator.prepare(model, optimizer)
+    prepared, optimizer = accelerator.prepare(model, make_optimizer(model, options))
+    start = run.checkpoints.resume(phase) if run.checkpoints else 0
     prepared.train()
     where, rank, world = (run.seed, run.task, phase), accelerator.process_index, accelerator.num_processes
     batches = GlobalBatches(len(rows), options.batch_size, options.accumulate, where, start, steps, rank, world)
@@ -144,7 +142,8 @@ def _optimise(
         count += micro.count
         bar.update()
         if seen == REPORT_EVERY or micro.step + 1 == steps:
-            mean = accelerator.reduce(total, "mean").item() / seen
+            wanted = torch.tensor(float(run.checkpoints.wanted() if run.checkpoints else False), device=accelerator.device)
+            mean, wanted = accelerator.reduce(torch.stack([total / seen, wanted]), "mean").tolist()
             if not math.isfinite(mean):
                 bar.close()
                 raise InputError(
@@ -156,10 +155,12 @@ def _optimise(
             run.log({"loss": mean, "lr": rate, "rows_per_s": speed, "task": run.task, "step": micro.step + 1})
             total.zero_()
             seen, count, since = 0, 0, time.perf_counter()
-        if run.checkpoint:
-            run.checkpoint.step(phase, micro.step + 1, steps, model, optimizer)
+            if wanted and micro.step + 1 < steps:
+                run.checkpoints.save(phase, micro.step + 1)
     bar.close()
-    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False).eval()
+    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
+    if run.checkpoints:
+        run.checkpoints.finish(phase, model)
 
 
 @torch.inference_mode()

