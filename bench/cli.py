@@ -116,7 +116,7 @@ def _validate(arguments: list[str]) -> int:
     for place in map(Path, arguments):
         if not place.exists():
             raise InputError(f"{place} does not exist: name a record or a folder of records")
-        for path in sorted(place.rglob("*.json")) if place.is_dir() else [place]:
+        for path in record.find(place):
             count += 1
             try:
                 found = record.read(path)

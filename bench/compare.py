@@ -25,7 +25,7 @@ def load(place: Path, limited: bool = False) -> pd.DataFrame:
     if not place.exists():
         raise InputError(f"{place} does not exist: name a record or a folder of records")
     rows = []
-    for path in sorted(place.rglob("*.json")) if place.is_dir() else [place]:
+    for path in records.find(place):
         record = records.read(path)
         reason = refusal(record | {"limited": False} if limited else record)
         if reason:

@@ -21,9 +21,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from data.config import STREAMS, StreamConfig
 from data.config import UNHASHED as STREAM_UNHASHED
-from data.errors import InputError, unknown
+from data.errors import InputError, one_of, unknown
 from data.sources import SOURCES
 from methods.config import CONFIGS, METHODS
+
+
+@dataclass
+class Checkpoint:
+    minutes: float = 10.0  # between checkpoints within a task; one is written after every task, too
 
 
 @dataclass
@@ -36,7 +41,7 @@ class RunConfig:
     eval_batch_size: int = 64  # rows a prediction batch
     results: str = "results"  # folder of the records
     resume: str = "auto"  # auto: go on with an interrupted run of the same options and seed | never: forget it
-    checkpoint_minutes: float = 10.0  # between checkpoints within a task; one is written after every task
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)  # of an unfinished run
     dry_run: bool = False  # print the tasks, the key and what is missing, and train nothing
     tracker: str = "none"  # none | wandb | tensorboard
     project: str = "cilbench"  # project of the tracker
@@ -44,16 +49,8 @@ class RunConfig:
     plugins: list[str] = field(default_factory=list)  # modules to import first; they add to the registries
 
 
-UNHASHED = (
-    "results",
-    "resume",
-    "checkpoint_minutes",
-    "dry_run",
-    "tracker",
-    "project",
-    "progress",
-    "seed",
-)  # options that change no number, and the seed
+# Options that change no number, and the seed.
+UNHASHED = ("results", "resume", "checkpoint", "dry_run", "tracker", "project", "progress", "seed")
 
 
 def hashed(config: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +75,9 @@ def resolve(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     if not config_dir:
         _check_choices(given)
     _check_keys(parsed, _compose(choices + search))
-    return _compose(overrides + search)
+    config = _compose(overrides + search)
+    one_of("resume", config.resume, ("auto", "never"))
+    return config
 
 
 def _compose(overrides: list[str]) -> DictConfig:
@@ -185,12 +184,16 @@ def help_text(config: DictConfig) -> str:
         f"stream=      {' | '.join(_stream_names())}",
         "",
     ]
-    sections = [("", RunConfig, config), ("method.", method_config(config.method.name), config.method)]
+    sections = [
+        ("", RunConfig, config),
+        ("checkpoint.", Checkpoint, config.checkpoint),
+        ("method.", method_config(config.method.name), config.method),
+    ]
     sections.append(("stream.", OmegaConf.get_type(config.stream), config.stream))
     for prefix, options, values in sections:
         said = comments(options)
         for entry in fields(options):
-            if entry.name in ("defaults", "method", "stream", "name"):
+            if entry.name in ("defaults", "method", "stream", "checkpoint", "name"):
                 continue
             value = json.dumps(OmegaConf.to_container(values)[entry.name])
             lines.append(f"  {f'{prefix}{entry.name}={value}':<44} {said.get(entry.name, '')}".rstrip())

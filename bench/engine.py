@@ -64,7 +64,7 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     environment = records.environment(accelerator)
     lasting = {"git": environment["git"], "python": environment["python"], **environment["packages"]}
     folder = path.with_name(f".{path.stem}")
-    checkpoints = Checkpoints(accelerator, folder, f"{stream.sha256} {path.stem}", config.checkpoint_minutes, lasting)
+    checkpoints = Checkpoints(accelerator, folder, f"{stream.sha256} {path.stem}", config.checkpoint.minutes, lasting)
     with checkpoints.opened(anew=config.resume == "never"):
         method = make_method(config, accelerator, stream)
         first, learnt = checkpoints.restore(method)

@@ -46,9 +46,7 @@ def collect(folder: Path) -> Board:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: name the one that holds the records, results/ by default")
     board, rows = Board(pd.DataFrame(), []), []
-    for path in sorted(folder.rglob("*.json")):
-        if any(part.startswith(".") or part == "wandb" for part in path.relative_to(folder).parts):
-            continue
+    for path in records.find(folder):
         name = str(path.relative_to(folder))
         try:
             record = records.read(path)
@@ -77,6 +75,8 @@ def refusal(record: dict[str, Any]) -> str | None:
         return "it is of a limited run, scored on part of the data or on validation rows"
     if not record["complete"]:
         return "its run was not completed"
+    if record["environment"].get("changed"):
+        return f"its run was interrupted and went on with another {', '.join(record['environment']['changed'])}"
     try:
         derived = summarise(record["counts"])
         tasks = len(record["stream"]["tasks"])

@@ -67,6 +67,14 @@ def record_path(results: str, stream_key: str, method: str, config_hash: str, se
     return Path(results) / stream_key / method / f"{config_hash}-s{seed}.json"
 
 
+def find(place: Path) -> list[Path]:
+    """-> the records under a folder, in order, or the one named; not what unfinished runs and trackers keep beside them"""
+    if not place.is_dir():
+        return [place]
+    inside = [(path, path.relative_to(place).parts) for path in sorted(place.rglob("*.json"))]
+    return [path for path, parts in inside if not any(part.startswith(".") or part == "wandb" for part in parts)]
+
+
 def write(record: dict[str, Any], path: Path) -> dict[str, Any]:
     """Add the digest, check, and write atomically. -> the record as written"""
     record = json.loads(json.dumps(record, allow_nan=False))  # as it will be read back

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.config import RunConfig, comments, config_hash, resolve
+from bench.config import Checkpoint, RunConfig, comments, config_hash, resolve
 from bench.run import main
 from data.config import STREAMS
 from data.errors import InputError
@@ -55,7 +55,7 @@ def test_registry_and_options_agree(name):
     assert CONFIGS[name]().name == name
 
 
-@pytest.mark.parametrize("options", [RunConfig, *CONFIGS.values(), *sorted({type(one) for one in STREAMS.values()}, key=repr)])
+@pytest.mark.parametrize("options", [RunConfig, Checkpoint, *CONFIGS.values(), *sorted({type(one) for one in STREAMS.values()}, key=repr)])
 def test_every_option_has_a_comment(options):
     silent = {"defaults", "name"}
     assert {entry.name for entry in fields(options)} - silent <= set(comments(options))

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from bench import record as records
 from bench.run import main
 
 
@@ -14,6 +15,7 @@ from bench.run import main
         (["stream.base=20"], "stream.base=20 is more than the 10 classes"),
         (["stream.order=sideways"], "unknown stream.order 'sideways'"),
         (["stream.order=[0,1]"], "stream.order is no permutation of the 10 classes"),
+        (["resume=yes"], "unknown resume 'yes'"),
         (["method=gmm", "method.visual_tokens=3"], "method.visual_tokens=3 must be 1 plus a square"),
         (["method=gmm", "method.answer=photo"], "must hold {} once"),
         (["method=gmm", "method.vlm=packagd"], "unknown method.vlm 'packagd': did you mean 'packaged'?"),
@@ -28,7 +30,7 @@ def test_one_sentence_and_no_record(overrides, sentence, tmp_path, capsys):
     assert main([*overrides, "progress=false", f"results={tmp_path}"]) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(said) == 1 and sentence in said[0]
-    assert not list(tmp_path.rglob("*.json"))
+    assert not records.find(tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
