@@ -13,6 +13,7 @@ class StreamConfig:
     scenario: str = "class"  # class | domain: what is new in a task, classes or domains
     base: int = 0  # classes (or domains) in the first task; 0 = as many as `increment`
     increment: Any = 2  # classes (or domains) in each later task; a list for unequal tasks
+    tasks: int | None = None  # learn only the first so many tasks; null = all; marks the run as limited
     order: Any = "natural"  # of the classes (or domains): natural, an integer seed, icarl, or a list of ids
     shots: int | None = None  # few-shot: training rows a class in every task but the first; null = all
     shot_seed: int = 0  # of the draw of the few rows

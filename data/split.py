@@ -72,6 +72,13 @@ def task_sizes(count: int, base: int, increment: Any) -> tuple[int, ...]:
     return (first,) + (increment,) * ((count - first) // increment)
 
 
+def first_tasks(sizes: tuple[int, ...], tasks: int | None) -> tuple[int, ...]:
+    """-> the sizes of the first `tasks` tasks; null = of all"""
+    if tasks is not None and not 1 <= tasks <= len(sizes):
+        raise InputError(f"stream.tasks={tasks} must lie between 1 and the {len(sizes)} tasks of the stream")
+    return sizes[:tasks]
+
+
 def rank_in_group(groups: Tensor) -> Tensor:
     """int64 [N] -> for each row, how many earlier rows are of its group"""
     order = torch.argsort(groups, stable=True)

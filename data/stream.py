@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from data.config import StreamConfig
 from data.errors import InputError, one_of
 from data.source import Source, Split
-from data.split import class_order, few_shot, held_out, rank_in_group, short_hash, task_sizes
+from data.split import class_order, few_shot, first_tasks, held_out, rank_in_group, short_hash, task_sizes
 
 
 class Batch(NamedTuple):
@@ -88,14 +88,16 @@ class TaskStream:
     def __init__(self, source: Source, config: StreamConfig):
         self.scenario = _scenario(source, config)
         names = source.domain_names if self.scenario == "domain" else source.class_names
-        self.order = class_order(config.order, len(names))  # the source's class (or domain) at each position
-        self.sizes = task_sizes(len(names), config.base, config.increment)  # classes (or domains) in each task
+        order = class_order(config.order, len(names))  # the source's class (or domain) at each position
+        sizes = task_sizes(len(names), config.base, config.increment)
+        self.sizes = first_tasks(sizes, config.tasks)  # classes (or domains) in each task
+        self.order = order[: sum(self.sizes)]
         self.arrivals = tuple(names[label] for label in self.order)
         self.class_names = source.class_names if self.scenario == "domain" else self.arrivals
         self.source, self.mirrors = source.name, source.mirrors
-        self.limited = config.limit is not None or bool(config.validation)
-        train, self._train_tasks = self._numbered(source.train)
-        test, self._scored_tasks = self._numbered(source.test)
+        self.limited = config.limit is not None or config.tasks is not None or bool(config.validation)
+        train, self._train_tasks = self._numbered(source.train, order, sizes)
+        test, self._scored_tasks = self._numbered(source.test, order, sizes)
         if config.validation:
             held = held_out(self._groups(train, self._train_tasks), config.validation)
             train, test, self._scored_tasks = train.at(_where(~held)), train.at(_where(held)), self._train_tasks
@@ -104,7 +106,8 @@ class TaskStream:
         if config.limit is not None:
             train = train.at(_where(rank_in_group(self._groups(train, self._train_tasks)) < config.limit))
             test = test.at(_where(rank_in_group(self._groups(test, self._scored_tasks)) < config.limit))
-        self.train_rows, self.scored_rows = train, test
+        self.train_rows = train.at(_where(self._train_tasks[train.index] < len(self)))
+        self.scored_rows = test.at(_where(self._scored_tasks[test.index] < len(self)))
         self._check()
         self.key = _key(source, config, train)
         self.sha256 = _digest(self)
@@ -146,10 +149,10 @@ class TaskStream:
             return torch.zeros_like(labels) if index is None else self._scored_tasks[index]
         return torch.searchsorted(torch.tensor(np.cumsum(self.sizes)), labels, right=True)
 
-    def _numbered(self, split: Split) -> tuple[Rows, Tensor]:
+    def _numbered(self, split: Split, order: Sequence[int], sizes: Sequence[int]) -> tuple[Rows, Tensor]:
         """-> all rows of a split, labels renumbered by arrival (y' = argsort(order)[y]), and the task of each row of its store"""
-        arrival = np.argsort(np.asarray(self.order))
-        ends = np.cumsum(self.sizes)
+        arrival = np.argsort(np.asarray(order))
+        ends = np.cumsum(sizes)
         labels, units = split.labels, split.domains if self.scenario == "domain" else split.labels
         if self.scenario == "class":
             labels = arrival[labels]
@@ -159,7 +162,7 @@ class TaskStream:
 
     def _groups(self, rows: Rows, tasks: Tensor) -> Tensor:
         """-> int64 [N], one number for each class of each task"""
-        return rows.labels * len(self) + tasks[rows.index]
+        return rows.labels * (int(tasks.max()) + 1) + tasks[rows.index]
 
     def _few(self, train: Rows, config: StreamConfig) -> Rows:
         if self.scenario == "domain":
@@ -204,6 +207,7 @@ def _key(source: Source, config: StreamConfig, train: Rows) -> str:
         increment = ".".join(map(str, increment)) if len(increment) <= 8 else short_hash(list(increment))
     parts = [source.name] + ([config.scenario] if config.scenario != "class" else [])
     parts += [f"b{config.base}", f"inc{increment}", order, f"v{source.version}"]
+    parts += [f"first{config.tasks}"] if config.tasks is not None else []
     parts += [source.variant] if source.variant else []
     parts += [f"{config.image_size}px"] if config.image_size is not None else []
     if config.shots is not None:

@@ -155,6 +155,19 @@ def test_validation_rows_come_from_training_rows_and_test_rows_reach_nobody():
     assert "val0.2" in stream.key
 
 
+@pytest.mark.parametrize("options", [{}, {"scenario": "domain"}, {"validation": 0.5}])
+def test_the_first_tasks_alone(options):
+    """They are what they are in the whole stream; the later classes or domains leave no row."""
+    config = StreamConfig(increment=1, order=7, **options)
+    whole, part = (TaskStream(toy(4, 8, 8, 4), replace(config, tasks=tasks)) for tasks in (None, 2))
+    assert len(part) == 2 and part.limited and part.order == whole.order[:2] and "first2" in part.key
+    for task in range(2):
+        assert part[task].class_names == whole[task].class_names
+        assert part[task].train.index.tolist() == whole[task].train.index.tolist()
+    assert sorted(part.seen(1).index.tolist()) == sorted(whole.seen(1).index.tolist()) == sorted(part.scored_rows.index.tolist())
+    assert len(part.train_rows) == len(part[0].train) + len(part[1].train)
+
+
 def test_a_limit_counts_each_class_of_each_domain():
     stream = TaskStream(toy(3, 12, 12, 2), StreamConfig(scenario="domain", increment=1, limit=2))
     assert [len(stream[task].train) for task in range(2)] == [6, 6] == [len(stream.test(task)) for task in range(2)]
@@ -199,6 +212,7 @@ def bad_list(text: str):
         ({"increment": [1, 2]}, "add up to 3 where the stream has 4"),
         ({"increment": [4, 0]}, "at least 1"),
         ({"increment": "two"}, "stream.increment=two must be a whole number"),
+        ({"increment": 2, "tasks": 3}, "stream.tasks=3 must lie between 1 and the 2 tasks"),
         ({"order": "alphabetic"}, "unknown stream.order 'alphabetic'"),
         ({"order": "icarl"}, "order of 100 classes"),
         ({"order": [0, 1, 2, 2]}, "no permutation"),
