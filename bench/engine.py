@@ -25,7 +25,7 @@ from bench.metrics import summarise
 from bench.saving import saving
 from bench.tracking import Tracking, check_tracker
 from data.cache import atomic
-from data.errors import InputError
+from data.errors import InputError, one_of
 from data.source import load
 from data.stream import Rows, TaskStream
 from methods.base import Method, Stored, method_class
@@ -37,6 +37,9 @@ from methods.training import Session, session
 def make_accelerator(config: DictConfig) -> Accelerator:
     """-> the accelerator of this process; started by `accelerate launch`, torchrun or plainly"""
     check_tracker(config.tracker)
+    one_of("precision", config.precision or "no", ("no", "bf16", "fp16"))
+    if config.precision == "fp16" and not torch.cuda.is_available():
+        raise InputError("precision=fp16 needs a GPU: use bf16 or no")
     cpu, world = not torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
     handlers = [InitProcessGroupKwargs(backend="gloo")] if cpu and world > 1 else []
     accelerator = Accelerator(
@@ -59,7 +62,9 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     started, clock = records.now(), time.perf_counter()
     accelerator = accelerator or make_accelerator(config)
     stream = TaskStream(load(config.stream), config.stream)
-    path = records.record_path(config.results, stream.key, config.method.name, config_hash(config), config.seed)
+    path = records.record_path(
+        config.results, stream.key, method_class(config.method.name).variant(config.method), config_hash(config), config.seed
+    )
     _check_writable(path.parent)
     environment = records.environment(accelerator)
     lasting = {"git": environment["git"], "python": environment["python"], **environment["packages"]}
@@ -152,6 +157,7 @@ def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream
     """-> the method, alike on every rank; if it has a frozen encoder, the stream gives its cached features from now on"""
     set_seed(derive_seed(config.seed) % 2**32)
     method = method_class(config.method.name)(config.method, accelerator)
+    method.check(len(stream.class_names))
     if method.encoder is not None:
         stream.train_rows = with_features(accelerator, method.encoder, stream.train_rows)
         stream.scored_rows = with_features(accelerator, method.encoder, stream.scored_rows)
@@ -210,7 +216,7 @@ def _memory(kept: list[Stored], per_task: list[int]) -> dict[str, Any]:
         "items": sum(one.items for one in kept),
         "bytes": sum(one.bytes for one in kept),
         "budget": sum(budgets) if budgets else None,
-        "by_kind": {one.kind: {"items": one.items, "bytes": one.bytes} for one in kept},
+        "by_kind": {one.kind: {"items": one.items, "bytes": one.bytes, "budget": one.budget} for one in kept},
         "per_task": per_task,
     }
 

@@ -33,10 +33,11 @@ def show_plan(config: DictConfig) -> int:
     copies = duplicates(source)
     if copies:
         print(f"warning  {copies} test images are also training images, byte for byte")
-    path = record_path(config.results, stream.key, config.method.name, config_hash(config), config.seed)
+    learner = method_class(config.method.name)
+    path = record_path(config.results, stream.key, learner.variant(config.method), config_hash(config), config.seed)
     print(f"record   {path}{' (exists)' if path.exists() else ''}")
     try:
-        method_class(config.method.name)(config.method, make_accelerator(config))
+        learner(config.method, make_accelerator(config)).check(len(stream.class_names))
     except InputError as error:
         print(f"missing  {error}")
         return 2

@@ -29,7 +29,11 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
         "correct [T][<=T] right answers on task j after task i, total [T] rows, task_il_correct, invalid [T] and head_correct or null",
     ),
     "metrics": (dict, "see bench/metrics.py; fractions in 0..1"),
-    "memory": (dict, "items, bytes, budget (items or null), by_kind: kept from the past after the last task; per_task: bytes after each"),
+    "memory": (
+        dict,
+        "kept from the past after the last task: items and bytes of all kinds, by_kind {items, bytes, budget}, "
+        "budget (most items of the kinds that have one, which by_kind says; or null); per_task: bytes after each",
+    ),
     "parameters": (dict, "total, trainable"),
     "time": (dict, "train_s, evaluate_s, total_s, per_task [T] of {train_s, evaluate_s}; seconds"),
     "peak_memory_bytes": (int, "most memory of the main process: on the accelerator where there is one, else resident"),

@@ -57,13 +57,24 @@ class Method(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
+    def check(self, classes: int) -> None:
+        """Called before the first task with the number of classes of the whole stream, which `learn` never sees.
+
+        Errors: InputError for options that cannot last for so many classes.
+        """
+        return
+
     def stored(self) -> list[Stored]:
         """-> what is kept from the past"""
         return []
 
-    def id(self) -> str:
+    @classmethod
+    def variant(cls, config: Any) -> str:
         """-> the name that leaderboards show, with the variant where the options make another method of it"""
-        return self.config.name
+        return config.name
+
+    def id(self) -> str:
+        return self.variant(self.config)
 
     def networks(self) -> list[nn.Module]:
         """-> the networks in use, for counting parameters; the frozen encoder is added by itself"""

@@ -73,5 +73,7 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor, with_maps: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """uint8 [B, 3, H', W'] -> logits [B, C], and the last feature maps [B, K, H, W] if asked"""
         maps = self.maps(images)
+        if with_maps:
+            maps = maps.float()  # accelerate casts what leaves `forward`: only so are the logits made from these very maps
         logits = self.classify(maps)
         return (logits, maps) if with_maps else logits

@@ -23,6 +23,7 @@ class Training:
     warmup: int = 0  # optimizer steps of linear warm-up, counted over the task
     warmup_lr: float = 0.0  # where the warm-up starts
     clip: float | None = None  # largest gradient norm; null = no clipping
+    compile: str | None = None  # backend of torch.compile, inductor say; null = off
 
 
 @dataclass
@@ -71,6 +72,7 @@ class ICaRL(Remembering):
     lr: float = 0.2  # of a loss that is a mean over rows and outputs: 2.0 suits the paper's 100 classes, 0.2 ten
     weight_decay: float = 1e-5
     selection: str = "herding"
+    outputs: int | None = None  # the loss is summed over outputs and divided by this number; null = by theirs, which grows
     loss: str = "bce"  # bce (the paper) | ce_kd (cross-entropy and softmax distillation: the common variant, under its own id)
     temperature: float = 2.0  # of ce_kd's distillation
     mirror: bool = False  # class means over exemplars and their mirror images, as iCaRL's release; the paper takes exemplars alone
@@ -82,6 +84,7 @@ class LwF(Backboned):
     lr: float = 0.2  # see iCaRL's
     weight_decay: float = 1e-5
     beta: float = 1.0  # weight of the distillation on old outputs
+    outputs: int | None = None  # the loss is summed over outputs and divided by this number; null = by theirs, which grows
 
 
 @dataclass

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from data.cache import atomic, cache_dir, content_key
-from data.stream import Rows, store_digest
+from data.stream import Batch, Rows, store_digest
 from methods.backbones import FrozenEncoder
 from methods.training import embed
 
@@ -43,11 +43,16 @@ def with_features(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, 
 def _compute(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, batch_size: int, path: Path) -> None:
     """Encode every row on all processes; the main one writes the table, a chunk at a time."""
     encoder.module.to(accelerator.device)
+
+    def encode(batch: Batch) -> tuple[Tensor]:
+        with torch.autocast(accelerator.device.type, enabled=False):  # one cache serves runs of every precision
+            return (encoder(batch.inputs),)
+
     with atomic(path) if accelerator.is_main_process else nullcontext() as work:
         table = None
         for start in range(0, len(rows), CHUNK):
             chunk = rows.at(torch.arange(start, min(start + CHUNK, len(rows))))
-            (features,) = embed(accelerator, lambda batch: (encoder(batch.inputs),), chunk, batch_size, progress="encoding images")
+            (features,) = embed(accelerator, encode, chunk, batch_size, progress="encoding images")
             if work is None:
                 continue
             if table is None:

@@ -30,8 +30,11 @@ def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def nearest_mean(features: Tensor, means: Tensor) -> Tensor:
-    """Algorithm 1: at unit length the nearest mean is that of the largest cosine. [B, D], [C, D] -> [B, C]"""
-    return normalize(features.float(), dim=1) @ means.T
+    """Algorithm 1: at unit length the nearest mean is that of the largest cosine. [B, D], [C, D] -> [B, C]
+
+    float64, which mixed precision leaves alone: near means must not become equal by rounding.
+    """
+    return normalize(features.double(), dim=1) @ means.double().T
 
 
 def ce_kd_loss(logits: Tensor, labels: Tensor, old: Tensor | None, temperature: float) -> Tensor:
@@ -54,8 +57,9 @@ class ICaRL(Replay):
         self.teacher: Classifier | None = None
         self.means = torch.empty(0, 0, device=accelerator.device)  # [C, D]
 
-    def id(self) -> str:
-        return self.config.name if self.config.loss == "bce" else f"{self.config.name}-{self.config.loss}"
+    @classmethod
+    def variant(cls, config: config.ICaRL) -> str:
+        return config.name if config.loss == "bce" else f"{config.name}-{config.loss}"
 
     def learn(self, task: Task) -> None:
         """Algorithms 2 to 5: update the representation, reduce the old exemplar sets, construct the new ones; then the means."""
@@ -69,7 +73,7 @@ class ICaRL(Replay):
         old, logits = old_logits(self.teacher, batch), net(batch.inputs)
         if self.config.loss == "ce_kd":
             return ce_kd_loss(logits, batch.labels, old, self.config.temperature)
-        return distillation_loss(logits, batch.labels, old)
+        return distillation_loss(logits, batch.labels, old, outputs=self.config.outputs)
 
     def means_of(self, exemplars: Rows, classes: int) -> Tensor:
         """-> [C, D], with the representation as it is now"""

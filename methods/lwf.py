@@ -50,12 +50,16 @@ def soft_targets(labels: Tensor, classes: int, old: Tensor | None) -> Tensor:
     return targets
 
 
-def distillation_loss(logits: Tensor, labels: Tensor, old: Tensor | None, beta: float = 1.0) -> Tensor:
-    """iCaRL, Algorithm 3, as the mean over rows and outputs. beta: weight of the old outputs. logits: [B, C]"""
+def distillation_loss(logits: Tensor, labels: Tensor, old: Tensor | None, beta: float = 1.0, outputs: int | None = None) -> Tensor:
+    """iCaRL, Algorithm 3, as a mean over rows; over outputs a sum, divided by `outputs`, or by their number where it is None.
+
+    logits: [B, C]; beta: weight of the old outputs.
+    """
     weight = torch.ones(logits.shape[1], device=logits.device)
     if old is not None:
         weight[: old.shape[1]] = beta
-    return binary_cross_entropy_with_logits(logits.float(), soft_targets(labels, logits.shape[1], old), weight)
+    loss = binary_cross_entropy_with_logits(logits.float(), soft_targets(labels, logits.shape[1], old), weight)
+    return loss if outputs is None else loss * (logits.shape[1] / outputs)
 
 
 class LwF(Finetune):
@@ -71,7 +75,8 @@ class LwF(Finetune):
         self.teacher = None
 
     def loss(self, net: Classifier, batch: Batch) -> Tensor:
-        return distillation_loss(net(batch.inputs), batch.labels, old_logits(self.teacher, batch), self.config.beta)
+        old = old_logits(self.teacher, batch)
+        return distillation_loss(net(batch.inputs), batch.labels, old, self.config.beta, self.config.outputs)
 
     def stored(self) -> list[Stored]:
         return teacher_bytes(self.net)

@@ -21,7 +21,8 @@ EPS = 1e-8  # keeps the normalised map of an all-zero map at zero
 def attention(scores: Tensor, maps: Tensor, create_graph: bool) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017), vectorised. scores: [B], one class's logit a row, made from maps [B, K, H, W] -> [B, l]
 
-    With `create_graph` the gradient flows on through the channel weights, as through the maps.
+    maps: float32 also in mixed precision, where EPS would vanish. With `create_graph` the gradient flows on through the
+    channel weights, as through the maps.
     """
     (gradient,) = torch.autograd.grad(scores.sum(), maps, create_graph=create_graph)
     alpha = gradient.mean((2, 3), keepdim=True)  # [B, K, 1, 1]
@@ -43,6 +44,8 @@ class LwM(LwF):
     def __init__(self, config: config.LwM, accelerator: Accelerator):
         super().__init__(config, accelerator)
         one_of("method.top_class", config.top_class, TOP_CLASS)
+        if config.compile:
+            raise InputError("method.compile cannot differentiate LwM's attention a second time: leave it out")
         if config.gamma and not self.net.backbone.convolutional:
             raise InputError(f"method.backbone={config.backbone} has no convolutional feature map for LwM's attention: choose a ResNet")
 
@@ -52,7 +55,7 @@ class LwM(LwF):
             return super().loss(net, batch)
         logits, maps = net(batch.inputs, with_maps=True)
         with torch.no_grad():
-            old_maps = self.teacher.maps(batch.inputs)
+            old_maps = self.teacher.maps(batch.inputs).float()
         with torch.enable_grad():
             old_logits = self.teacher.classify(old_maps.requires_grad_())  # its activations get gradients, its weights none
         old = old_logits.shape[1]
@@ -60,5 +63,5 @@ class LwM(LwF):
         top = ranked.argmax(1, keepdim=True)  # [B, 1]: both maps are of this class
         before = attention(old_logits.gather(1, top), old_maps, create_graph=False)
         now = attention(logits.gather(1, top), maps, create_graph=True)
-        loss = distillation_loss(logits, batch.labels, old_logits.detach().float(), self.config.beta)
+        loss = distillation_loss(logits, batch.labels, old_logits.detach().float(), self.config.beta, self.config.outputs)
         return loss + self.config.gamma * attention_distance(before, now)

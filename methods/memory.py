@@ -71,6 +71,11 @@ class ExemplarMemory:
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.lists.values())
 
+    def check(self, classes: int) -> None:
+        """Errors: InputError where the budget holds not one exemplar of each of all the `classes` of a stream."""
+        if self.budget or self.per_class is not None:
+            self.quota(classes)
+
     def rows(self, like: Rows) -> Rows:
         """-> the exemplars as rows of the store of `like`, class by class"""
         lists = sorted(self.lists.items())
@@ -84,7 +89,7 @@ class ExemplarMemory:
             return self.per_class
         if self.budget < seen:
             raise InputError(
-                f"method.memory={self.budget} holds no exemplar for each of the {seen} classes seen: set it to 0 or at least {seen}"
+                f"method.memory={self.budget} holds no exemplar for each of the {seen} classes: set it to 0 or at least {seen}"
             )
         return math.ceil(self.budget / seen) if self.rounding == "ceil" else self.budget // seen
 

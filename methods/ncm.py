@@ -14,6 +14,7 @@ from data.stream import Task
 from methods import config
 from methods.backbones import frozen_encoder
 from methods.base import Method, Prediction, Stored
+from methods.icarl import nearest_mean
 from methods.training import embed
 
 
@@ -29,7 +30,7 @@ class NCM(Method):
         self.counts = torch.empty(0, dtype=torch.float64)  # [C]
 
     def learn(self, task: Task) -> None:
-        (features,) = embed(self.accelerator, lambda batch: (self.features(batch.inputs),), task.train, self.config.batch_size)
+        (features,) = embed(self.accelerator, lambda batch: (normalize(batch.inputs[:, 0], dim=1),), task.train, self.config.batch_size)
         classes = max(task.classes.stop, len(self.counts))
         sums, counts = torch.zeros(classes, features.shape[1]).double(), torch.zeros(classes).double()
         if len(self.counts):
@@ -37,13 +38,9 @@ class NCM(Method):
         self.sums = sums.index_add_(0, task.train.labels, features.double())
         self.counts = counts.index_add_(0, task.train.labels, torch.ones(len(features)).double())
 
-    def features(self, inputs: Tensor) -> Tensor:
-        """[B, 1, D] -> [B, D] at unit length"""
-        return normalize(inputs[:, 0], dim=1)
-
     def predict(self, inputs: Tensor) -> Prediction:
-        means = normalize(self.sums / self.counts[:, None], dim=1).float().to(inputs.device)
-        return Prediction(self.features(inputs) @ means.T)  # cosine
+        means = normalize(self.sums / self.counts[:, None], dim=1).to(inputs.device)
+        return Prediction(nearest_mean(inputs[:, 0], means))
 
     def stored(self) -> list[Stored]:
         return [Stored("class means", len(self.sums), self.sums.numel() * self.sums.element_size())]

@@ -24,6 +24,9 @@ class Replay(Finetune):
         super().__init__(config, accelerator)
         self.memory = ExemplarMemory(config.memory, config.selection, config.per_class, config.rounding)
 
+    def check(self, classes: int) -> None:
+        self.memory.check(classes)
+
     def learn(self, task: Task) -> None:
         self.net.grow(task.classes.stop)
         rows = task.train + self.memory.rows(task.train)

@@ -117,6 +117,7 @@ def _optimise(
         file=sys.stderr,
         dynamic_ncols=True,
     )
+    called = prepared if options.compile is None else torch.compile(prepared, backend=options.compile)
     total, seen = torch.zeros((), device=accelerator.device), 0
     count, since = 0, time.perf_counter()  # rows of all ranks since the last report
     for batch, micro in zip(loader, batches.micro(), strict=True):
@@ -129,7 +130,7 @@ def _optimise(
         if augment is not None:
             batch = batch._replace(inputs=augment(batch.inputs, micro.draws(augment)))
         with contextlib.nullcontext() if micro.last else accelerator.no_sync(prepared), accelerator.autocast():
-            value = loss(prepared, batch)
+            value = loss(called, batch)
             accelerator.backward(value * micro.weight)
         total += value.detach() * micro.weight
         if not micro.last:

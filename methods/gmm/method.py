@@ -36,6 +36,9 @@ class GMM(Method):
         self.memory = ExemplarMemory(config.memory, config.selection)
         self.names: list[str] = []  # of all classes seen, in order of arrival
 
+    def check(self, classes: int) -> None:
+        self.memory.check(classes)
+
     def learn(self, task: Task) -> None:
         self.names += [name for name in task.class_names if name not in self.names]
         answers = [self.vlm.prompt.answer_tokens(name) for name in self.names]

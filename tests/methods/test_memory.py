@@ -71,7 +71,7 @@ def test_quota_of_two_thousand(classes, each):
 
 
 def test_a_budget_smaller_than_the_classes_is_refused():
-    with pytest.raises(InputError, match="method.memory=3 holds no exemplar for each of the 4 classes seen"):
+    with pytest.raises(InputError, match="method.memory=3 holds no exemplar for each of the 4 classes"):
         ExemplarMemory(3).update(rows(4), range(4), features, torch.Generator())
 
 
