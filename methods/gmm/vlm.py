@@ -144,7 +144,7 @@ def packaged(visual_tokens: int, question: str, answer: str) -> tuple[FrozenEnco
     folder, weights = packaged_decoder()
     decoder = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     prompt = Prompt(AutoTokenizer.from_pretrained(folder), before="<|im_start|>user\n", question=question, answer=answer)
-    return encoder, VLM(decoder, prompt, features=encoder.module.num_features, weights={**encoder.weights, **weights})
+    return encoder, VLM(decoder, prompt, features=encoder.features, weights={**encoder.weights, **weights})
 
 
 VLMS: dict[str, Callable[[int, str, str], tuple[FrozenEncoder, VLM]]] = {"packaged": packaged}
