@@ -9,7 +9,9 @@ class Training:
 
     epochs: int = 10  # passes over the data of a task; 0 trains nothing
     batch_size: int = 64  # rows an optimizer step, over all processes
-    accumulate: int = 1  # micro-batches a step is computed in; changes memory, not the result
+    accumulate: int = (
+        1  # micro-batches a step is computed in: changes memory, not the result, but for batch statistics, which are each one's
+    )
     optimizer: str = "sgd"  # sgd | adamw
     lr: float = 0.1  # peak learning rate
     momentum: float = 0.9  # of sgd

@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from data.errors import InputError
+from data.errors import InputError, one_of
 from data.images import Augment
 from data.stream import Batch, Rows
 from methods.batches import GlobalBatches, derive_seed
@@ -89,6 +89,14 @@ def fit(
     set_seed(derive_seed(run.seed, run.task, phase, -2) % 2**32)  # what follows draws the same, whether this was done just now or before
 
 
+def compiled(model: nn.Module, backend: str | None) -> nn.Module:
+    """-> the same model, whose forward and backward pass torch.compile has made with `backend`, if any. Errors: InputError"""
+    if backend is None:
+        return model
+    one_of("method.compile", backend, [*torch.compiler.list_backends(), "aot_eager"])
+    return torch.compile(model, backend=backend)
+
+
 def _optimise(
     accelerator: Accelerator,
     model: nn.Module,
@@ -117,7 +125,7 @@ def _optimise(
         file=sys.stderr,
         dynamic_ncols=True,
     )
-    called = prepared if options.compile is None else torch.compile(prepared, backend=options.compile)
+    called = compiled(prepared, options.compile)
     total, seen = torch.zeros((), device=accelerator.device), 0
     count, since = 0, time.perf_counter()  # rows of all ranks since the last report
     for batch, micro in zip(loader, batches.micro(), strict=True):
