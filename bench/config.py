@@ -125,6 +125,11 @@ def _stream_names() -> list[str]:
     return list(dict.fromkeys([*SOURCES, *STREAMS]))
 
 
+def preset_names() -> list[str]:
+    """-> the published settings that come with the harness"""
+    return sorted(path.stem for path in (Path(__file__).parent / "presets" / "experiment").glob("*.yaml"))
+
+
 def method_config(name: str) -> type:
     """-> the options of a method; an outside one is imported to see them"""
     if name in CONFIGS:
@@ -134,8 +139,7 @@ def method_config(name: str) -> type:
 
 
 def _check_choices(given: dict[str, Any]) -> None:
-    presets = [path.stem for path in (Path(__file__).parent / "presets" / "experiment").glob("*.yaml")]
-    for group, known in (("method", METHODS), ("stream", _stream_names()), ("experiment", presets)):
+    for group, known in (("method", METHODS), ("stream", _stream_names()), ("experiment", preset_names())):
         if given.get(group) is not None and given[group] not in known:
             raise unknown(group, str(given[group]), known)
 
@@ -182,6 +186,7 @@ def help_text(config: DictConfig) -> str:
         "",
         f"method=      {' | '.join(METHODS)}",
         f"stream=      {' | '.join(_stream_names())}",
+        f"experiment=  {' | '.join(preset_names())}",
         "",
     ]
     sections = [

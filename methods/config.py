@@ -9,9 +9,7 @@ class Training:
 
     epochs: int = 10  # passes over the data of a task; 0 trains nothing
     batch_size: int = 64  # rows an optimizer step, over all processes
-    accumulate: int = (
-        1  # micro-batches a step is computed in: changes memory, not the result, but for batch statistics, which are each one's
-    )
+    accumulate: int = 1  # micro-batches a step is computed in: saves memory; only batch statistics become each one's own
     optimizer: str = "sgd"  # sgd | adamw
     lr: float = 0.1  # peak learning rate
     momentum: float = 0.9  # of sgd
@@ -20,8 +18,8 @@ class Training:
     decay: str = "all"  # which parameters decay: all | matrices (those of two or more dimensions)
     schedule: str = "cosine"  # constant | cosine (to min_lr) | multistep
     min_lr: float = 0.0  # where cosine ends
-    milestones: list[int] = field(default_factory=list)  # epochs at which multistep multiplies by gamma
-    gamma: float = 0.2  # factor of multistep
+    milestones: list[int] = field(default_factory=list)  # epochs at which multistep multiplies by factor
+    factor: float = 0.2  # of multistep
     warmup: int = 0  # optimizer steps of linear warm-up, counted over the task
     warmup_lr: float = 0.0  # where the warm-up starts
     clip: float | None = None  # largest gradient norm; null = no clipping
@@ -72,7 +70,7 @@ class Replay(Remembering):
 @dataclass
 class ICaRL(Remembering):
     name: str = "icarl"
-    lr: float = 0.2  # of a loss that is a mean over rows and outputs: 2.0 suits the paper's 100 classes, 0.2 ten
+    lr: float = 0.1  # of a loss that is a mean over rows and outputs, which is why it is above cross-entropy's
     weight_decay: float = 1e-5
     selection: str = "herding"
     outputs: int | None = None  # the loss is summed over outputs and divided by this number; null = by theirs, which grows
@@ -84,7 +82,7 @@ class ICaRL(Remembering):
 @dataclass
 class LwF(Backboned):
     name: str = "lwf"
-    lr: float = 0.2  # see iCaRL's
+    lr: float = 0.1  # see iCaRL's
     weight_decay: float = 1e-5
     beta: float = 1.0  # weight of the distillation on old outputs
     outputs: int | None = None  # the loss is summed over outputs and divided by this number; null = by theirs, which grows

@@ -32,4 +32,4 @@ def learning_rate(options: Training, step: int, steps: int, steps_an_epoch: int)
     if options.schedule == "cosine":
         return options.min_lr + (options.lr - options.min_lr) * 0.5 * (1 + math.cos(math.pi * step / steps))
     one_of("method.schedule", options.schedule, ("constant", "cosine", "multistep"))
-    return options.lr * options.gamma ** sum(step // steps_an_epoch >= epoch for epoch in options.milestones)
+    return options.lr * options.factor ** sum(step // steps_an_epoch >= epoch for epoch in options.milestones)

@@ -6,8 +6,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from bench.config import Checkpoint, RunConfig, comments, config_hash, resolve
+from bench.config import Checkpoint, RunConfig, comments, config_hash, preset_names, resolve
 from bench.run import main
 from data.config import STREAMS
 from data.errors import InputError
@@ -68,6 +69,26 @@ def test_listing_options_imports_no_torch(flag):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "method" in done.stdout
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_resolves(name, capsys):
+    assert main([f"experiment={name}", "--cfg", "job"]) == 0
+    config = OmegaConf.create(capsys.readouterr().out)
+    assert config.stream.source in name and config.method.name.split("_")[0] in name
+    assert all(0 < epoch < config.method.epochs for epoch in config.method.milestones)
+    assert main(["--help"]) == 0 and name in capsys.readouterr().out
+    assert resolve([f"experiment={name}", "method.epochs=3"]).method.epochs == 3
+
+
+def test_settings_of_icarl():
+    """Table of the paper's section 4: ResNet-32, K = 2000, 70 epochs, rate 2.0 divided by 5 after 49 and 63, batch 128, decay 1e-5."""
+    config = resolve(["experiment=cifar100_icarl"])
+    method, stream = config.method, config.stream
+    assert (method.backbone, method.memory, method.epochs, method.lr, method.batch_size) == ("resnet32", 2000, 70, 2.0, 128)
+    assert (method.milestones, method.factor, method.weight_decay, method.loss) == ([49, 63], 0.2, 1e-5, "bce")
+    assert (method.selection, method.rounding, stream.increment, stream.base) == ("herding", "floor", 10, 0)
+    assert [resolve([f"experiment=cifar100_icarl{end}"]).stream.order for end in ("", "_1993")] == ["icarl", 1993]
 
 
 def test_user_yaml_from_a_folder(tmp_path):

@@ -23,6 +23,11 @@ def test_loss_of_an_exemplar_has_no_hard_label_on_an_old_output():
     assert distillation_loss(LOGITS, torch.tensor([0]), TEACHER).item() == pytest.approx(0.636357, abs=1e-6)
 
 
+def test_a_fixed_number_of_outputs():
+    """The sum 2.045429 over 4 outputs, divided by 100: the gradient of each output is that of a head of 100."""
+    assert distillation_loss(LOGITS, torch.tensor([2]), TEACHER, outputs=100).item() == pytest.approx(0.02045429, abs=1e-8)
+
+
 def test_first_task_is_plain_binary_cross_entropy():
     targets = torch.tensor([[0.0, 0, 1, 0]])
     assert distillation_loss(LOGITS, torch.tensor([2]), None) == binary_cross_entropy_with_logits(LOGITS, targets)

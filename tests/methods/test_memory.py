@@ -75,6 +75,12 @@ def test_a_budget_smaller_than_the_classes_is_refused():
         ExemplarMemory(3).update(rows(4), range(4), features, torch.Generator())
 
 
+def test_a_budget_is_checked_against_all_classes_of_the_stream():
+    ExemplarMemory(100).check(100), ExemplarMemory(0).check(100), ExemplarMemory(0, per_class=1).check(100)
+    with pytest.raises(InputError, match="method.memory=99 holds no exemplar for each of the 100 classes: set it to 0 or at least 100"):
+        ExemplarMemory(99).check(100)
+
+
 def test_no_memory_keeps_nothing():
     memory = ExemplarMemory(0)
     memory.update(rows(2), range(2), features, torch.Generator())

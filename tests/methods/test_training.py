@@ -113,7 +113,7 @@ def test_learning_rates():
     assert learning_rate(options, 200, 5000, 1000) == pytest.approx(2.99211e-6, rel=1e-5)
     assert learning_rate(options, 2500, 5000, 1000) == pytest.approx(2.0e-6)
     assert learning_rate(options, 4999, 5000, 1000) == pytest.approx(1.0000002e-6, rel=1e-6)
-    icarl = Training(lr=2.0, schedule="multistep", milestones=[49, 63], gamma=0.2)
+    icarl = Training(lr=2.0, schedule="multistep", milestones=[49, 63], factor=0.2)
     assert [learning_rate(icarl, epoch * 10, 700, 10) for epoch in (0, 48, 49, 62, 63, 69)] == pytest.approx([2, 2, 0.4, 0.4, 0.08, 0.08])
 
 
