@@ -60,6 +60,7 @@ class Remembering(Backboned):
     per_class: int | None = None  # exemplars kept of each class, in place of a total
     rounding: str = "floor"  # of memory / classes seen: floor (never exceeds memory) | ceil (as iCaRL's release, may exceed it)
     selection: str = "random"  # which exemplars to keep: herding | random
+    own_copy: bool = False  # keep the exemplars' images in memory and checkpoints, in place of their row numbers in the data
 
 
 @dataclass

@@ -5,6 +5,7 @@ Shapes: C classes, G classes herded at once, N rows, D features, m exemplars of 
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,15 +50,34 @@ def herd_classes(features: Tensor, labels: Tensor, classes: Sequence[int], count
     return [rows[picked[: len(rows)]] for rows, picked in zip(members, chosen, strict=True)]
 
 
+class WithCopies:
+    """A store whose rows below zero are the memory's own copies: -1 the first."""
+
+    def __init__(self, store: Any, copies: Tensor):
+        self.store, self.copies, self.workers = store, copies, getattr(store, "workers", 0)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        own = index < 0
+        if own.all():
+            return self.copies[-1 - index]
+        others = self.store[index[~own]]
+        rows = others.new_empty(len(index), *others.shape[1:])
+        rows[~own], rows[own] = others, self.copies[-1 - index[own]]
+        return rows
+
+
 class ExemplarMemory:
     """Rows kept from the past: `budget` in all, shared equally by the classes seen, or `per_class` of each.
 
     The quota is rounded down, so that the budget is never exceeded (`rounding="ceil"` exceeds it, as iCaRL's release does).
+    With `own_copy` the images themselves are kept, so that the source of old rows may be gone; else their row numbers.
     The lists are in order of priority: when the quota shrinks they are truncated, never chosen again (iCaRL, Algorithm 5).
     Errors: InputError for a negative budget or an unknown rule.
     """
 
-    def __init__(self, budget: int, selection: str = "herding", per_class: int | None = None, rounding: str = "floor"):
+    def __init__(
+        self, budget: int, selection: str = "herding", per_class: int | None = None, rounding: str = "floor", own_copy: bool = False
+    ):
         one_of("method.selection", selection, ("herding", "random"))
         one_of("method.rounding", rounding, ("floor", "ceil"))
         if budget < 0:
@@ -65,7 +85,9 @@ class ExemplarMemory:
         if per_class is not None and per_class < 1:
             raise InputError(f"method.per_class={per_class} must be at least 1: null sets a total with method.memory instead")
         self.budget, self.selection, self.per_class, self.rounding = budget, selection, per_class, rounding
+        self.own_copy = own_copy
         self.lists: dict[int, Tensor] = {}  # class id -> int64 [m], rows of the training split, best first
+        self.copies: dict[int, Tensor] = {}  # class id -> their images [m, 3, H, W], for own_copy
         self.item_bytes = 0
 
     def __len__(self) -> int:
@@ -77,11 +99,20 @@ class ExemplarMemory:
             self.quota(classes)
 
     def rows(self, like: Rows) -> Rows:
-        """-> the exemplars as rows of the store of `like`, class by class"""
+        """-> the exemplars, class by class, as rows of the store of `like`, or of one that holds the copies beside it"""
         lists = sorted(self.lists.items())
         labels = [torch.full_like(rows, label) for label, rows in lists]
         empty = torch.empty(0, dtype=torch.int64)
-        return Rows(like.store, torch.cat([empty, *(rows for _, rows in lists)]), torch.cat([empty, *labels]))
+        index, labels = torch.cat([empty, *(rows for _, rows in lists)]), torch.cat([empty, *labels])
+        if not self.copies:
+            return Rows(like.store, index, labels)
+        copies = torch.cat([self.copies[label] for label, _ in lists])
+        return Rows(WithCopies(like.store, copies), -1 - torch.arange(len(index)), labels)
+
+    def beside(self, train: Rows) -> Rows:
+        """-> the rows of a task, and the exemplars after them"""
+        exemplars = self.rows(train)
+        return train.on(exemplars.store) + exemplars
 
     def quota(self, seen: int) -> int:
         """-> exemplars of each class when `seen` classes share the memory. Errors: InputError where it holds not one of each."""
@@ -111,6 +142,9 @@ class ExemplarMemory:
             members = [torch.nonzero(new.labels == label).flatten() for label in classes]
             picked = [rows[torch.randperm(len(rows), generator=generator)[:quota]] for rows in members]
         self.lists.update((label, new.index[rows]) for label, rows in zip(classes, picked, strict=True))
+        if self.own_copy:
+            self.copies = {label: images[:quota].clone() for label, images in self.copies.items()}
+            self.copies.update((label, train.store[self.lists[label]].clone()) for label in classes)
         self.item_bytes = train.item_bytes()
 
     def stored(self) -> list[Stored]:
@@ -121,7 +155,7 @@ class ExemplarMemory:
         return [Stored("exemplars", len(self), len(self) * self.item_bytes, budget)]
 
     def state_dict(self) -> dict:
-        return {"lists": self.lists, "item_bytes": self.item_bytes}
+        return {"lists": self.lists, "item_bytes": self.item_bytes, "copies": self.copies}
 
     def load_state_dict(self, state: dict) -> None:
-        self.lists, self.item_bytes = dict(state["lists"]), state["item_bytes"]
+        self.lists, self.item_bytes, self.copies = dict(state["lists"]), state["item_bytes"], dict(state["copies"])

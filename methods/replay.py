@@ -22,15 +22,21 @@ class Replay(Finetune):
 
     def __init__(self, config: config.Remembering, accelerator: Accelerator):
         super().__init__(config, accelerator)
-        self.memory = ExemplarMemory(config.memory, config.selection, config.per_class, config.rounding)
+        self.memory = ExemplarMemory(config.memory, config.selection, config.per_class, config.rounding, config.own_copy)
 
     def check(self, classes: int) -> None:
         self.memory.check(classes)
 
     def learn(self, task: Task) -> None:
         self.net.grow(task.classes.stop)
-        rows = task.train + self.memory.rows(task.train)
-        fit(self.accelerator, self.net, rows, self.loss, self.config, Augment(flip=self.config.flip and task.mirrors))
+        fit(
+            self.accelerator,
+            self.net,
+            self.memory.beside(task.train),
+            self.loss,
+            self.config,
+            Augment(flip=self.config.flip and task.mirrors),
+        )
         self.memory.update(task.train, task.classes, self.embedded, current().generator(-1))
 
     def embedded(self, rows: Rows, mirrored: bool = False) -> Tensor:

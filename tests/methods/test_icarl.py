@@ -1,5 +1,7 @@
 """iCaRL: the paper's equations on worked examples, and what a task may and may not change."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
@@ -8,6 +10,7 @@ from data.errors import InputError
 from data.stream import Batch
 from methods.icarl import ce_kd_loss, class_means, nearest_mean
 from methods.lwf import distillation_loss, soft_targets
+from methods.training import Session, session
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, -0.5]])
 TEACHER = torch.tensor([[1.0, -2.0]])
@@ -110,6 +113,31 @@ def test_state_comes_back(make, tasks):
     with torch.no_grad():
         assert torch.equal(method.predict(images).scores, again.predict(images).scores)
     assert method.stored() == again.stored()
+
+
+def test_own_copies_outlive_the_data(make, tasks):
+    """With copies, the second task is learnt bit for bit as without, though the first task's images are gone by then."""
+    methods = [make("icarl", memory=8, own_copy=own) for own in (False, True)]
+    store = tasks[0].train.store
+    for method in methods:
+        torch.manual_seed(0)
+        with session(Session()):
+            method.learn(tasks[0])
+        images = store.clone()
+        if method.config.own_copy:
+            images[:24] = 0
+        torch.manual_seed(1)
+        with session(Session(task=1)):
+            method.learn(replace(tasks[1], train=tasks[1].train.on(images)))
+    for name, value in methods[0].net.state_dict().items():
+        assert torch.equal(value, methods[1].net.state_dict()[name]), name
+    assert torch.equal(methods[0].means, methods[1].means)
+    assert methods[0].stored() == methods[1].stored()  # what a deployment keeps is counted either way
+    assert [len(images) for images in methods[1].memory.copies.values()] == [2, 2, 2, 2]
+    again = make("icarl", memory=8, own_copy=True)
+    again.load_state_dict(methods[1].state_dict())
+    kept = again.memory.rows(tasks[1].train)
+    assert torch.equal(kept.store[kept.index], store[methods[0].memory.rows(tasks[1].train).index])
 
 
 def test_ids(make):
