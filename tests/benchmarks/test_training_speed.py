@@ -82,10 +82,14 @@ def test_memory_format_and_precision(rows):
 
 
 def test_a_step_of_icarl(rows, accelerator):
-    method = second_task("icarl", accelerator)
-    ours, bare = seconds(lambda: training(method, accelerator, rows)), seconds(bare_steps(rows, teacher=True))
-    print(f"\niCaRL through fit: {ours / bare:.2f} times the bare steps with a teacher's forward pass")
-    assert ours <= 1.10 * bare
+    """Steps 3 to 6: what `fit` does once a task, and the garbage collector with it, is told apart."""
+    method, few = second_task("icarl", accelerator), rows.at(torch.arange(2 * BATCH))
+    long, short = (seconds(lambda part=part: training(method, accelerator, part), 5) for part in (rows, few))
+    bare = seconds(bare_steps(rows, teacher=True), 5) / STEPS
+    step = (long - short) / (STEPS - 2)
+    print(f"\niCaRL through fit: a step takes {step / bare:.2f} times a bare one with a teacher's forward pass", end="")
+    print(f"; a task starts and ends in {(short - 2 * step) / bare:.1f} steps' time")
+    assert step <= 1.10 * bare
 
 
 def test_a_step_of_lwm_against_lwf(rows, accelerator):

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from timm.models import save_for_hf
 
 from bench.config import resolve
+from bench.engine import run
 from bench.run import main
 from data.errors import InputError
 from data.images import normalise, resize
@@ -164,6 +165,17 @@ def test_a_frozen_backbone(make, tasks, saved):
     again.net.eval()
     images = tasks[0].train.store[:4]
     assert torch.equal(method.predict(images).head_scores, again.predict(images).head_scores)
+
+
+@pytest.mark.slow
+def test_a_run_on_cached_features(saved, quick, accelerator, monkeypatch, tmp_path):
+    """NCM with an encoder of timm's: its features are cached under the weights' hash, and the record names the file."""
+    monkeypatch.setenv("CILBENCH_CACHE", str(tmp_path / "cache"))
+    name = f"timm:test_resnet/{saved[0]}/resnet.safetensors"
+    records = [run(quick("ncm", f"method.encoder={name}"), accelerator)[0] for _ in range(2)]
+    assert records[0]["weights"] == {"resnet.safetensors": make_backbone(name).weights["resnet.safetensors"]}
+    assert records[0]["counts"] == records[1]["counts"]
+    assert len(list((tmp_path / "cache" / "features").glob("*.npy"))) == 2  # training and scored rows, made once
 
 
 def test_names_pass_as_options():
