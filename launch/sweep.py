@@ -81,7 +81,7 @@ def plan(own: dict[str, list[str]], rest: list[str]) -> list[Run]:
         overrides = [f"method={method}", f"stream={stream}", f"seed={seed}", *rest]
         config = resolve(overrides)
         name = f"{config_hash(config)}-s{config.seed}.json"
-        earlier = [found for path in Path(config.results).glob(f"*/{config.method.name}/*.json") if (found := _read(path))]
+        earlier = [found for path in Path(config.results).glob(f"*/{config.method.name}*/*.json") if (found := _read(path))]
         same = [found for found in earlier if found["config"]["stream"] == dict(config.stream)]
         done = any(found["config_hash"] == config_hash(config) and found["seed"] == config.seed and found["complete"] for found in earlier)
         exact = [found for found in same if found["config_hash"] == config_hash(config)]
