@@ -23,6 +23,12 @@ def normalise(images: Tensor, mean: tuple[float, ...] = MEAN, std: tuple[float, 
     return (images - mean_) / std_
 
 
+def denormalise(pixels: Tensor) -> Tensor:
+    """What `normalise` undid: float [B, 3, H, W] -> uint8 [B, 3, H, W]"""
+    mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] * 255 for values in (MEAN, STD))
+    return (pixels * std + mean).round().clamp(0, 255).to(torch.uint8)
+
+
 @dataclass(frozen=True)
 class Augment:
     """Zero-pad by `padding` and crop at random, flip with probability 1/2 where `flip`: the CIFAR protocol of iCaRL.

@@ -35,6 +35,10 @@ class Micro:
     def draws(self, augment: Augment) -> Tensor:
         return augment.draw(self.count, torch.Generator().manual_seed(self.seed))[self.where]
 
+    def uniform(self, width: int) -> Tensor:
+        """-> random numbers in 0..1 for this rank's rows, [b, width], other ones than those of `draws`"""
+        return torch.rand(self.count, width, generator=torch.Generator().manual_seed(derive_seed(self.seed)))[self.where]
+
 
 class GlobalBatches:
     """A sampler of one rank's positions [b] among N rows, for every micro-batch of the steps `start` to `steps`.

@@ -35,6 +35,15 @@ def _need_no_backbone(net: nn.Module, keys) -> None:
     keys.missing_keys[:] = [name for name in keys.missing_keys if "backbone." not in name]
 
 
+@torch.no_grad()
+def widened(old: nn.Linear | None, head: nn.Linear) -> nn.Linear:
+    """-> `head`, whose first columns are those of the smaller `old`, bit for bit"""
+    for name, kept in old.named_parameters() if old is not None else ():
+        parameter = head.get_parameter(name)
+        (parameter[: len(kept)] if kept.ndim else parameter).copy_(kept)
+    return head
+
+
 class Classifier(nn.Module):
     """Takes uint8 images, which it resizes and normalises itself, and gives a logit for each class seen.
 
@@ -69,14 +78,9 @@ class Classifier(nn.Module):
 
     def grow(self, classes: int) -> None:
         """Widen the head to `classes` outputs; the old columns stay as they are, bit for bit."""
-        old, make = self.head, CosineHead if self.kind == "cosine" else nn.Linear
-        self.head = make(self.backbone.features, classes).to(next(self.backbone.parameters()).device)
-        if old is None:
-            return
-        with torch.no_grad():
-            for name, parameter in self.head.named_parameters():
-                kept = old.get_parameter(name)
-                (parameter[: len(kept)] if kept.ndim else parameter).copy_(kept)
+        make = CosineHead if self.kind == "cosine" else nn.Linear
+        head = make(self.backbone.features, classes).to(next(self.backbone.parameters()).device)
+        self.head = widened(self.head, head)
 
     def maps(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H', W'] -> [B, K, H, W], the output of the last block"""

@@ -53,10 +53,11 @@ class Joint(Backboned):
 
 
 @dataclass
-class Remembering(Backboned):
+class Remembering:
     """What a method with exemplars adds."""
 
-    memory: int = 100  # exemplars kept over all classes, shared equally; for per_class=null
+    memory: int = 100  # exemplars kept over all classes, shared equally; for per_class=null and memory_bytes=null
+    memory_bytes: int | None = None  # as many exemplars as fit into so many bytes, in place of `memory`
     per_class: int | None = None  # exemplars kept of each class, in place of a total
     rounding: str = "floor"  # of memory / classes seen: floor (never exceeds memory) | ceil (as iCaRL's release, may exceed it)
     selection: str = "random"  # which exemplars to keep: herding | random
@@ -64,12 +65,12 @@ class Remembering(Backboned):
 
 
 @dataclass
-class Replay(Remembering):
+class Replay(Remembering, Backboned):
     name: str = "replay"
 
 
 @dataclass
-class ICaRL(Remembering):
+class ICaRL(Remembering, Backboned):
     name: str = "icarl"
     lr: float = 0.1  # of a loss that is a mean over rows and outputs, which is why it is above cross-entropy's
     weight_decay: float = 1e-5
@@ -94,6 +95,33 @@ class LwM(LwF):
     name: str = "lwm"
     gamma: float = 1.0  # weight of the attention distillation; 0 makes LwF of it
     top_class: str = "student"  # whose highest old score chooses the class whose attention is compared: student | teacher
+
+
+@dataclass
+class MAECIL(Remembering, Training):
+    name: str = "mae_cil"
+    epochs: int = 20
+    batch_size: int = 32
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    decay: str = "matrices"
+    warmup: int = 50
+    clip: float | None = 1.0
+    image_size: int | None = None  # images are resized to this many pixels; null keeps theirs
+    flip: bool = True  # mirror half of the training images, where the stream says that a mirror image keeps its class
+    patch: int = 2  # pixels of a patch's side: 2 suits 8x8 images, 4 suits 32x32, 16 suits 224x224
+    width: int = 96  # of a token; a multiple of 4 and of `heads`
+    depth: int = 5  # blocks of the encoder
+    heads: int = 4  # of the attention
+    detail: bool = True  # the detail branch, and its fusion with the main one at image and at embedding level
+    shallow: int = 2  # blocks before the detail branch leaves the encoder
+    mask_ratio: float = 0.75  # share of an image's patches that is hidden, in training and in the memory
+    detail_mask_ratio: float = 0.4375  # the smaller share hidden from the reconstruction that shows the detail branch what is missing
+    reconstruction: float = 1.0  # weight of the reconstruction loss
+    detail_weight: float = 0.02  # weight of the detail branch's loss
+    distillation: float = 0.0  # weight of the distillation of old classes by the previous network
+    masked_memory: bool = True  # keep the visible patches of an exemplar only; false keeps whole images
 
 
 @dataclass
@@ -134,6 +162,7 @@ METHODS = {
     "lwf": "methods.lwf:LwF",
     "lwm": "methods.lwm:LwM",
     "icarl": "methods.icarl:ICaRL",
+    "mae_cil": "methods.mae_cil.method:MAECIL",
     "gmm": "methods.gmm.method:GMM",
 }
 CONFIGS: dict[str, type] = {
@@ -144,6 +173,7 @@ CONFIGS: dict[str, type] = {
     "lwf": LwF,
     "lwm": LwM,
     "icarl": ICaRL,
+    "mae_cil": MAECIL,
     "gmm": GMM,
 }
 

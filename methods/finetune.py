@@ -1,6 +1,6 @@
 """Finetune: cross-entropy on the new task alone, nothing kept. The floor of every table."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from accelerate import Accelerator
 from torch import Tensor
@@ -16,10 +16,11 @@ from methods.training import fit
 
 class Finetune(Method):
     Config = config.Finetune
+    Net: ClassVar[type] = Classifier
 
     def __init__(self, config: config.Backboned, accelerator: Accelerator):
         super().__init__(config, accelerator)
-        self.net = Classifier(config).to(accelerator.device)
+        self.net = self.Net(config).to(accelerator.device)
 
     def learn(self, task: Task) -> None:
         self.net.grow(task.classes.stop)

@@ -52,7 +52,7 @@ class ICaRL(Replay):
     def __init__(self, config: config.ICaRL, accelerator: Accelerator):
         super().__init__(config, accelerator)
         one_of("method.loss", config.loss, LOSSES)
-        if config.memory == 0 and config.per_class is None:
+        if self.memory.nothing:
             raise InputError("method.memory=0 leaves iCaRL without exemplars to classify by: keep at least one of each class")
         self.teacher: Classifier | None = None
         self.means = torch.empty(0, 0, device=accelerator.device)  # [C, D]

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from data.errors import InputError, one_of
 from data.stream import Rows
 from methods.base import Stored
+from methods.config import Remembering
 
 
 def herding(features: Tensor, count: int, absent: Tensor | None = None) -> Tensor:
@@ -66,8 +67,14 @@ class WithCopies:
         return rows
 
 
+def kept(options: Remembering) -> dict[str, Any]:
+    """-> what an ExemplarMemory is made with"""
+    rules = {"selection": options.selection, "per_class": options.per_class, "rounding": options.rounding, "own_copy": options.own_copy}
+    return {"budget": options.memory, "budget_bytes": options.memory_bytes, **rules}
+
+
 class ExemplarMemory:
-    """Rows kept from the past: `budget` in all, shared equally by the classes seen, or `per_class` of each.
+    """Rows kept from the past: `budget` (or what fits into `budget_bytes`), shared equally by the classes seen, or `per_class` of each.
 
     The quota is rounded down, so that the budget is never exceeded (`rounding="ceil"` exceeds it, as iCaRL's release does).
     With `own_copy` the images themselves are kept, so that the source of old rows may be gone; else their row numbers.
@@ -76,7 +83,13 @@ class ExemplarMemory:
     """
 
     def __init__(
-        self, budget: int, selection: str = "herding", per_class: int | None = None, rounding: str = "floor", own_copy: bool = False
+        self,
+        budget: int,
+        selection: str = "herding",
+        per_class: int | None = None,
+        rounding: str = "floor",
+        budget_bytes: int | None = None,
+        own_copy: bool = False,
     ):
         one_of("method.selection", selection, ("herding", "random"))
         one_of("method.rounding", rounding, ("floor", "ceil"))
@@ -84,7 +97,11 @@ class ExemplarMemory:
             raise InputError(f"method.memory={budget} must not be negative")
         if per_class is not None and per_class < 1:
             raise InputError(f"method.per_class={per_class} must be at least 1: null sets a total with method.memory instead")
-        self.budget, self.selection, self.per_class, self.rounding = budget, selection, per_class, rounding
+        if budget_bytes is not None and (per_class is not None or budget_bytes < 1):
+            raise InputError(
+                f"method.memory_bytes={budget_bytes} must be positive and goes without method.per_class: change it or leave one out"
+            )
+        self.total, self.selection, self.per_class, self.rounding, self.budget_bytes = budget, selection, per_class, rounding, budget_bytes
         self.own_copy = own_copy
         self.lists: dict[int, Tensor] = {}  # class id -> int64 [m], rows of the training split, best first
         self.copies: dict[int, Tensor] = {}  # class id -> their images [m, 3, H, W], for own_copy
@@ -95,8 +112,22 @@ class ExemplarMemory:
 
     def check(self, classes: int) -> None:
         """Errors: InputError where the budget holds not one exemplar of each of all the `classes` of a stream."""
-        if self.budget or self.per_class is not None:
+        if self.budget_bytes is None and not self.nothing:  # what an item costs is seen with the first rows
             self.quota(classes)
+
+    @property
+    def nothing(self) -> bool:
+        """-> whether the options say to keep nothing"""
+        return self.total == 0 and self.per_class is None and self.budget_bytes is None
+
+    @property
+    def budget(self) -> int:
+        """-> exemplars over all classes; with a budget in bytes once the size of an item is known"""
+        return self.total if self.budget_bytes is None else self.budget_bytes // max(self.item_bytes, 1)
+
+    def cost(self, train: Rows) -> int:
+        """-> bytes of one kept item"""
+        return train.item_bytes()
 
     def rows(self, like: Rows) -> Rows:
         """-> the exemplars, class by class, as rows of the store of `like`, or of one that holds the copies beside it"""
@@ -121,6 +152,9 @@ class ExemplarMemory:
         if self.budget < seen:
             raise InputError(
                 f"method.memory={self.budget} holds no exemplar for each of the {seen} classes: set it to 0 or at least {seen}"
+                if self.budget_bytes is None
+                else f"method.memory_bytes={self.budget_bytes} holds no exemplar for each of the {seen} classes: "
+                f"set it to at least {seen * self.item_bytes}"
             )
         return math.ceil(self.budget / seen) if self.rounding == "ceil" else self.budget // seen
 
@@ -130,8 +164,9 @@ class ExemplarMemory:
         features: rows -> [N, D]; called once for all new classes, and only for herding. Errors: InputError if the budget
         is smaller than the number of classes.
         """
-        if self.per_class is None and self.budget == 0:
+        if self.nothing:
             return
+        self.item_bytes = self.cost(train)
         classes = sorted(set(classes) - set(self.lists))
         quota = self.quota(len(self.lists) + len(classes))
         self.lists = {label: rows[:quota] for label, rows in self.lists.items()}
@@ -145,10 +180,9 @@ class ExemplarMemory:
         if self.own_copy:
             self.copies = {label: images[:quota].clone() for label, images in self.copies.items()}
             self.copies.update((label, train.store[self.lists[label]].clone()) for label in classes)
-        self.item_bytes = train.item_bytes()
 
     def stored(self) -> list[Stored]:
-        if self.per_class is None and self.budget == 0:
+        if self.nothing:
             return []
         whole = self.per_class is not None or self.rounding == "ceil"
         budget = self.quota(len(self.lists)) * len(self.lists) if whole and self.lists else self.budget

@@ -13,7 +13,7 @@ from data.stream import Batch, Rows, Task
 from methods import config
 from methods.base import Stored
 from methods.finetune import Finetune
-from methods.memory import ExemplarMemory
+from methods.memory import ExemplarMemory, kept
 from methods.training import current, embed, fit
 
 
@@ -22,7 +22,7 @@ class Replay(Finetune):
 
     def __init__(self, config: config.Remembering, accelerator: Accelerator):
         super().__init__(config, accelerator)
-        self.memory = ExemplarMemory(config.memory, config.selection, config.per_class, config.rounding, config.own_copy)
+        self.memory = ExemplarMemory(**kept(config))
 
     def check(self, classes: int) -> None:
         self.memory.check(classes)

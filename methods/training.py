@@ -22,7 +22,7 @@ from tqdm import tqdm
 from data.errors import InputError, one_of
 from data.images import Augment
 from data.stream import Batch, Rows
-from methods.batches import GlobalBatches, derive_seed
+from methods.batches import GlobalBatches, Micro, derive_seed
 from methods.batchnorm import global_statistics
 from methods.config import Training
 from methods.optim import learning_rate, make_optimizer
@@ -41,6 +41,7 @@ class Session:
     log: Callable[[dict[str, float]], None] = lambda values: None
     checkpoints: Any = None  # bench.checkpoint.Checkpoints, or None where nothing is to be saved
     phase: int = 0  # ordinal of the next `fit` in this task
+    micro: Micro | None = None  # the batch that `loss` sees now: the source of random numbers by row
 
     def generator(self, *where: int) -> Generator:
         """-> random numbers that depend on the seed, the task and `where`, and on nothing else"""
@@ -134,6 +135,7 @@ def _optimise(
             rate = learning_rate(options, micro.step, steps, steps_an_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+        run.micro = micro
         batch = Batch(*(column.to(accelerator.device, non_blocking=True) for column in batch))
         if augment is not None:
             batch = batch._replace(inputs=augment(batch.inputs, micro.draws(augment)))

@@ -1,0 +1,116 @@
+"""MAE-CIL: Masked Autoencoders are Efficient Class Incremental Learners (Zhai et al., ICCV 2023, arXiv 2308.12510).
+
+A ViT learns to classify images and to complete masked ones, so that of an exemplar its visible patches are enough: at 75%
+masking four fit in the place of one. Before each task the decoder completes them, and they are rehearsed like other images.
+Shapes: B batch, M exemplars, N rows, S side of an image in pixels, L patches.
+"""
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from data.errors import InputError
+from data.images import Augment
+from data.stream import Batch, Rows, Task
+from methods import config
+from methods.base import Stored
+from methods.lwf import old_logits, take_teacher, teacher_bytes
+from methods.mae_cil.memory import PatchMemory, rehearsed
+from methods.mae_cil.network import BilateralMAE
+from methods.mae_cil.patches import as_pixels, sized
+from methods.replay import Replay
+from methods.training import current, embed, fit
+
+SHOWN = 8  # exemplars in a picture
+
+
+def reconstruction_loss(reconstruction: Tensor, pixels: Tensor, counted: Tensor) -> Tensor:
+    """L_rec: |rec - x| over the pixels that count, a mean over all. Visible ones would be copied, and so add nothing."""
+    return ((reconstruction - pixels).abs() * counted).mean()
+
+
+def detail_loss(spectrum: Tensor, target: Tensor) -> Tensor:
+    """L_det: the modulus of the difference of two spectra, mean over coefficients. complex [B, 3, S, S], twice"""
+    return (spectrum - target).abs().mean()
+
+
+class MAECIL(Replay):
+    Config = config.MAECIL
+    Net = BilateralMAE
+
+    def __init__(self, config: config.MAECIL, accelerator: Accelerator):
+        super().__init__(config, accelerator)
+        for name in ("mask_ratio", "detail_mask_ratio"):
+            if not 0 <= getattr(config, name) < 1:
+                raise InputError(f"method.{name}={getattr(config, name)} is no share that leaves patches visible: choose one in 0..1")
+        self.memory = PatchMemory(config)
+        self.teacher: BilateralMAE | None = None  # while a task is learnt with distillation
+
+    def id(self) -> str:
+        parts = [self.config.name, "" if self.config.masked_memory else "whole", "" if self.config.detail else "plain"]
+        return "-".join(filter(None, parts))
+
+    def learn(self, task: Task) -> None:
+        self.teacher = take_teacher(self.net, task) if self.config.distillation else None
+        rows = self.rehearsed(task.train)
+        self.net.grow(task.classes.stop)
+        side = rows.store[rows.index[:1]].shape[-1]
+        augment = Augment(padding=side // 8, flip=self.config.flip and task.mirrors)  # 4 pixels of 32, as is usual for CIFAR
+        fit(self.accelerator, self.net, rows, self.loss, self.config, augment)
+        self.teacher = None
+        self.memory.update(task.train, task.classes, self.embedded, current().generator(-1))
+
+    def rehearsed(self, train: Rows) -> Rows:
+        """-> the task's rows and all exemplars, completed by the network as it is before the task"""
+        if not len(self.memory):
+            return rehearsed(train, torch.empty(0, 4, 0, 0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), self.config.image_size)
+        images, visible, labels = self.memory.images(sorted(self.memory.lists))
+        completed = self.completed(images, visible)
+        genuine = as_pixels(visible, self.config.patch).to(torch.uint8) * 255
+        return rehearsed(train, torch.cat([completed, genuine], 1), labels, self.config.image_size)
+
+    def completed(self, images: Tensor, visible: Tensor) -> Tensor:
+        """uint8 [M, 3, S, S], bool [M, L] -> uint8 [M, 3, S, S]"""
+        rows = Rows(images, torch.arange(len(images)), torch.zeros(len(images), dtype=torch.int64))
+
+        def complete(batch: Batch) -> tuple[Tensor]:
+            return (self.net.complete(batch.inputs, visible[batch.index.cpu()].to(batch.inputs.device)),)
+
+        return embed(self.accelerator, complete, rows, self.config.batch_size)[0]
+
+    def loss(self, net: BilateralMAE, batch: Batch) -> Tensor:
+        """L = L_cls + lambda_rec L_rec + lambda_det L_det (+ distillation). Of a completed image only the kept pixels are aimed at."""
+        images, options = batch.inputs, self.config
+        noise = current().micro.uniform((images.shape[-1] // options.patch) ** 2).to(images.device)
+        out = net(images, noise)
+        loss = cross_entropy(out.logits.float(), batch.labels)
+        genuine = images[:, 3:] == 255
+        loss = loss + options.reconstruction * reconstruction_loss(out.reconstruction, out.pixels, out.hidden & genuine)
+        if out.spectrum is not None:
+            loss = loss + options.detail_weight * detail_loss(out.spectrum, out.target)
+        if self.teacher is not None:
+            old = old_logits(self.teacher, batch)
+            loss = loss + options.distillation * cross_entropy(out.logits[:, : old.shape[1]].float(), old.softmax(1))
+        return loss
+
+    def pictures(self, task: Task) -> dict[str, Tensor]:
+        """-> of some exemplars of the task the original, the visible patches and what the decoder makes of them; uint8 [n, 3, S, S]"""
+        labels = [label for label in task.classes if label in self.memory.lists]
+        if not labels:
+            return {}
+        images, visible, _ = self.memory.images(labels)
+        rows = torch.cat([self.memory.lists[label] for label in labels])
+        some = torch.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).round().long()
+        originals = sized(task.train.store[rows[some]], self.config.image_size)
+        completed = self.completed(images[some], visible[some])
+        return {"original": originals, "visible patches": images[some], "reconstruction": completed}
+
+    def stored(self) -> list[Stored]:
+        return self.memory.stored() + (teacher_bytes(self.net) if self.config.distillation else [])
+
+    def parameters(self) -> dict[str, int]:
+        """-> the usual numbers, and how many of them only completing images needs"""
+        extra = [self.net.decoder, self.net.to_values]
+        count = sum(p.numel() for part in extra for p in part.parameters()) + self.net.mask_token.numel()
+        return {**super().parameters(), "reconstruction": count}
