@@ -45,12 +45,13 @@ class RunConfig:
     dry_run: bool = False  # print the tasks, the key and what is missing, and train nothing
     tracker: str = "none"  # none | wandb | tensorboard
     project: str = "cilbench"  # project of the tracker
+    pictures: bool = False  # write what a method shows of its memory after each task as PNG beside the record, and to the tracker
     progress: bool = True  # progress bars on standard error
     plugins: list[str] = field(default_factory=list)  # modules to import first; they add to the registries
 
 
 # Options that change no number, and the seed.
-UNHASHED = ("results", "resume", "checkpoint", "dry_run", "tracker", "project", "progress", "seed")
+UNHASHED = ("results", "resume", "checkpoint", "dry_run", "tracker", "project", "pictures", "progress", "seed")
 
 
 def hashed(config: dict[str, Any]) -> dict[str, Any]:

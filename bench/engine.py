@@ -22,12 +22,13 @@ from bench.checkpoint import Checkpoints
 from bench.config import config_hash
 from bench.evaluation import Scores, evaluate, tally
 from bench.metrics import summarise
+from bench.pictures import write_pictures
 from bench.saving import saving
 from bench.tracking import Tracking, check_tracker
 from data.cache import atomic
 from data.errors import InputError, one_of
 from data.source import load
-from data.stream import Rows, TaskStream
+from data.stream import Rows, Task, TaskStream
 from methods.base import Method, Stored, method_class
 from methods.batches import derive_seed
 from methods.features import with_features
@@ -91,6 +92,8 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
                 scored = evaluate(accelerator, method, stream, number, config)
                 values = {**tally(scored, stream, number), "bytes": sum(kept.bytes for kept in _within_budget(method))}
                 spent = {"train_s": checkpoints.spent, "evaluate_s": time.perf_counter() - before}
+                if config.pictures:
+                    show_pictures(accelerator, method, stream[number], path, tracking)
                 scores.write(number, scored, {"counts": values, "time": spent})
             report(accelerator, tracking, stream, number, scores.read(number)["counts"]["correct"])
         done = [scores.read(number) for number in range(len(stream))]
@@ -151,6 +154,13 @@ def report(accelerator: Accelerator, tracking: Tracking, stream: TaskStream, num
     tracking.task(correct, total)
     accuracy = sum(correct) / sum(total[: number + 1])
     say(accelerator, f"task {number + 1}/{len(stream)}: accuracy {accuracy:.1%} over {stream.classes(number).stop} classes")
+
+
+def show_pictures(accelerator: Accelerator, method: Method, task: Task, path: Path, tracking: Tracking) -> None:
+    """Write what the method has to show after a task beside the record at `path`, and log it."""
+    columns = method.pictures(task)
+    if columns and accelerator.is_main_process:
+        tracking.picture("pictures", write_pictures(columns, path.with_name(f"{path.stem}-task{task.index + 1}.png")))
 
 
 def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream) -> Method:

@@ -55,6 +55,11 @@ class Tracking:
         values = {f"accuracy/task {number}": right / rows for number, (right, rows) in pairs if rows}
         self.log({"accuracy": sum(correct) / sum(total[: len(correct)]), "task": len(correct)} | values)
 
+    def picture(self, name: str, pixels: Any) -> None:
+        """Log one picture, uint8 [H, W, 3], at the step logged last."""
+        tensorboard = {"tensorboard": {"dataformats": "NHWC"}}
+        self._try(lambda: self.accelerator.log_images({name: pixels[None]}, step=self.step, log_kwargs=tensorboard))
+
     def finish(self, record: dict[str, Any], path: Path) -> None:
         """Give the trackers what the record says, and close them."""
         if self.accelerator.is_main_process:

@@ -68,6 +68,10 @@ class Method(ABC):
         """-> what is kept from the past"""
         return []
 
+    def pictures(self, task: Task) -> dict[str, Tensor]:
+        """-> images worth looking at after a task: columns by title, each uint8 [n, 3, H, W] of the same n. Called on every rank."""
+        return {}
+
     @classmethod
     def variant(cls, config: Any) -> str:
         """-> the name that leaderboards show, with the variant where the options make another method of it"""

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import torch
 from timm.layers import Mlp, build_sincos2d_pos_embed
-from timm.models import named_apply
-from timm.models.vision_transformer import Block, init_weights_vit_timm
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from data.errors import InputError
@@ -44,6 +43,13 @@ def places(patches: int, width: int, device: torch.device) -> Tensor:
     side = int(patches**0.5)
     with torch.inference_mode(False):
         return build_sincos2d_pos_embed([side, side], width, device=device)
+
+
+def _initialise(module: nn.Module) -> None:
+    """As MAE: a patch's values then weigh as much as its place from the first step on."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
 
 
 class Outputs(NamedTuple):
@@ -80,7 +86,7 @@ class BilateralMAE(nn.Module):
         self.decoder = Block(width, options.heads, qkv_bias=True)
         self.to_values = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, values))
         self.head: nn.Linear | None = None  # until the first classes arrive
-        named_apply(init_weights_vit_timm, self)
+        self.apply(_initialise)
         nn.init.normal_(self.mask_token, std=0.02)
 
     @property

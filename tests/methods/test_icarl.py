@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_is_named(make, tasks):
 
 def test_both_losses_learn_the_colours(make, tasks):
     for name, options in (("icarl", {}), ("icarl", {"loss": "ce_kd"}), ("replay", {})):
-        method = make(name, memory=8, epochs=6, flip=False, **options)
+        method = make(name, memory=8, lr=0.01, epochs=10, flip=False, **options)
         for task in tasks:
             method.learn(task)
         store = tasks[0].train.store
