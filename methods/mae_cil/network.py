@@ -80,6 +80,7 @@ class BilateralMAE(nn.Module):
         self.embed = nn.Linear(values, width)
         self.blocks = nn.ModuleList(Block(width, options.heads, qkv_bias=True) for _ in range(options.depth))
         self.norm = nn.LayerNorm(width)
+        self.pooled = nn.LayerNorm(width)
         self.detail = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width)) if options.detail else None
         self.fuse = Mlp(2 * width, width, width) if options.detail else None
         self.mask_token = nn.Parameter(torch.zeros(width))
@@ -133,8 +134,8 @@ class BilateralMAE(nn.Module):
 
     def embedding(self, patches: Tensor) -> Tensor:
         """[B, L, P] -> [B, D], the fusion of deep and shallow tokens"""
-        deep, shallow = self.encode(patches)
-        return deep.mean(1) if shallow is None else self.fuse(torch.cat([deep.mean(1), shallow.mean(1)], 1))
+        deep, shallow = (None if tokens is None else self.pooled(tokens.mean(1)) for tokens in self.encode(patches))
+        return deep if shallow is None else deep + self.fuse(torch.cat([deep, shallow], 1))  # the sum trains faster than the fusion alone
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> [B, D]"""
