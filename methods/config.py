@@ -100,13 +100,13 @@ class LwM(LwF):
 @dataclass
 class MAECIL(Remembering, Training):
     name: str = "mae_cil"
-    epochs: int = 20
+    epochs: int = 30
     batch_size: int = 32
     optimizer: str = "adamw"
     lr: float = 1e-3
     weight_decay: float = 0.05
     decay: str = "matrices"
-    warmup: int = 50
+    warmup: int = 20
     clip: float | None = 1.0
     image_size: int | None = None  # images are resized to this many pixels; null keeps theirs
     flip: bool = True  # mirror half of the training images, where the stream says that a mirror image keeps its class
@@ -121,6 +121,7 @@ class MAECIL(Remembering, Training):
     reconstruction: float = 1.0  # weight of the reconstruction loss
     detail_weight: float = 0.02  # weight of the detail branch's loss
     distillation: float = 0.0  # weight of the distillation of old classes by the previous network
+    complete_new: bool = True  # beside exemplars, classify new images as completed, too: else the decoder's traces tell old from new
     masked_memory: bool = True  # keep the visible patches of an exemplar only; false keeps whole images
 
 
