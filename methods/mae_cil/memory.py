@@ -23,7 +23,7 @@ class PatchMemory(ExemplarMemory):
     """
 
     def __init__(self, options: MAECIL):
-        super().__init__(**kept(options))
+        super().__init__(**kept(options) | {"own_copy": False})  # what is packed is its own copy
         self.size, self.patch, self.ratio = options.image_size, options.patch, options.mask_ratio if options.masked_memory else 0.0
         self.packed: dict[int, tuple[Tensor, Tensor]] = {}  # class id -> uint8 [m, k, P], uint8 [m, ceil(L/8)]; best first
         self.patches = 0  # L

@@ -50,8 +50,9 @@ class MAECIL(Replay):
         self.first: int | None = None  # row number of the first exemplar, where new images are to be completed like exemplars
         self.teacher: BilateralMAE | None = None  # while a task is learnt with distillation
 
-    def id(self) -> str:
-        parts = [self.config.name, "" if self.config.masked_memory else "whole", "" if self.config.detail else "plain"]
+    @classmethod
+    def variant(cls, config: config.MAECIL) -> str:
+        parts = [config.name, "" if config.masked_memory else "whole", "" if config.detail else "plain"]
         return "-".join(filter(None, parts))
 
     def learn(self, task: Task) -> None:
