@@ -100,7 +100,7 @@ def test_whole_images_are_kept_whole():
 
 def test_a_budget_below_one_item_a_class_is_refused():
     with pytest.raises(
-        InputError, match="method.memory_bytes=1000 holds no exemplar for each of the 2 classes seen: set it to at least 1552"
+        InputError, match="method.memory_bytes=1000 holds no exemplar for each of the 2 classes: set it to at least 1552"
     ):
         PatchMemory(options(memory_bytes=1000)).update(rows(2, 3), range(2), None, torch.Generator())
     with pytest.raises(InputError, match="method.memory_bytes=0"):
