@@ -10,17 +10,16 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet statistics,
 
 
 def resize(images: Tensor, size: int | None) -> Tensor:
-    """[B, 3, H, W] -> float [B, 3, size, size] by antialiased bicubic interpolation; null keeps the size"""
-    images = images.float()
+    """[B, 3, H, W] -> float [B, 3, size, size] by antialiased bicubic interpolation; the images as they are where null or that size"""
     if size is None or tuple(images.shape[-2:]) == (size, size):
         return images
-    return interpolate(images, size=(size, size), mode="bicubic", antialias=True).clamp(0, 255)
+    return interpolate(images.float(), size=(size, size), mode="bicubic", antialias=True).clamp(0, 255)
 
 
 def normalise(images: Tensor, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> Tensor:
-    """float [B, 3, H, W] in 0..255 -> the same shape with ImageNet's channel statistics removed"""
+    """[B, 3, H, W] in 0..255 -> float, the same shape, with ImageNet's channel statistics removed"""
     mean_, std_ = (torch.tensor(values, device=images.device)[:, None, None] * 255 for values in (mean, std))
-    return (images - mean_) / std_
+    return images.to(torch.float32, copy=True).sub_(mean_).div_(std_)  # in place: fresh memory costs more than the arithmetic
 
 
 def denormalise(pixels: Tensor) -> Tensor:
@@ -46,12 +45,18 @@ class Augment:
         return torch.cat([offsets, flips if self.flip else torch.zeros_like(flips)], 1)
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """images [B, 3, H, W], draws [B, 3] -> the augmented images, same shape and dtype"""
-        height, width = images.shape[-2:]
-        draws = draws.to(images.device)
-        rows = draws[:, 0, None] + torch.arange(height, device=images.device)  # [B, H]
-        columns = torch.arange(width, device=images.device).expand(len(images), -1)  # [B, W]
-        columns = torch.where(draws[:, 2, None] == 1, width - 1 - columns, columns) + draws[:, 1, None]
-        padded = pad(images, [self.padding] * 4)
-        batch = torch.arange(len(images), device=images.device)[:, None, None]
-        return padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        """images [B, 3, H, W], draws [B, 3] -> the augmented images, same shape and dtype
+
+        Every pixel row of the result is one stretch of the padded images or of their mirror images: one lookup moves them all.
+        """
+        count, channels, height, width = images.shape
+        down, right, flip = draws.to(images.device)[:, :, None, None].unbind(1)  # [B, 1, 1] each
+        padded = pad(torch.stack([images, images.flip(-1)]), [self.padding] * 4)  # [2, B, 3, H', W']
+        plane, columns = padded[0, 0, 0].numel(), padded.shape[-1]
+        right = torch.where(flip == 1, 2 * self.padding - right, right)
+        image = flip * count + torch.arange(count, device=images.device)[:, None, None]
+        channel = torch.arange(channels, device=images.device)[:, None]
+        row = down + torch.arange(height, device=images.device)
+        start = (image * channels + channel) * plane + row * columns + right  # [B, 3, H]
+        stretches = padded.flatten().unfold(0, width, 1)  # a view: [every start, W]
+        return stretches.index_select(0, start.flatten()).view(images.shape)

@@ -41,7 +41,10 @@ class Rows(Dataset):
     def __getitem__(self, at: int | Sequence[int] | Tensor) -> Batch:
         one = isinstance(at, int)
         where = torch.as_tensor([at] if one else at, dtype=torch.int64)
-        batch = Batch(self.store[self.index[where]], self.labels[where], self.index[where])
+        index, labels = self.index.index_select(0, where), self.labels.index_select(0, where)
+        # index_select copies whole rows; indexing with [] would go pixel by pixel
+        inputs = self.store.index_select(0, index) if isinstance(self.store, Tensor) else self.store[index]
+        batch = Batch(inputs, labels, index)
         return Batch(*(column[0] for column in batch)) if one else batch
 
     def at(self, positions: Tensor) -> "Rows":

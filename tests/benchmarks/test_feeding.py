@@ -35,7 +35,7 @@ def test_small_images_against_pil_transforms_and_a_loader():
     def ours():
         generator = torch.Generator().manual_seed(0)
         for batch in DataLoader(rows, batch_size=None, sampler=torch.randperm(6400).split(128)):
-            normalise(augment(batch.inputs, augment.draw(len(batch.inputs), generator)).float())
+            normalise(augment(batch.inputs, augment.draw(len(batch.inputs), generator)))
 
     def theirs():
         for _ in DataLoader(Usual(), batch_size=128, shuffle=True, num_workers=2):
