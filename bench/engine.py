@@ -167,6 +167,8 @@ def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream
     """-> the method, alike on every rank; if it has a frozen encoder, the stream gives its cached features from now on"""
     set_seed(derive_seed(config.seed) % 2**32)
     method = method_class(config.method.name)(config.method, accelerator)
+    if stream.scenario not in method.scenarios:
+        raise InputError(f"method={config.method.name} needs tasks that bring new classes: choose a class-incremental stream")
     method.check(len(stream.class_names))
     if method.encoder is not None:
         stream.train_rows = with_features(accelerator, method.encoder, stream.train_rows)

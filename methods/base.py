@@ -36,6 +36,7 @@ class Method(ABC):
 
     Config: ClassVar[type]
     scoring: ClassVar[str] = "argmax"  # the rule that turns an image into a class; leaderboards do not mix rules
+    scenarios: ClassVar[tuple[str, ...]] = ("class", "domain")  # what may be new in a task
     trained: ClassVar[bool] = True  # False: closed form, equal to the last bit on any number of processes
     encoder: Any = None  # a FrozenEncoder: if set, rows come as its cached features instead of images
 

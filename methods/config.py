@@ -84,7 +84,7 @@ class ICaRL(Remembering, Backboned):
 @dataclass
 class LwF(Backboned):
     name: str = "lwf"
-    lr: float = 0.1  # see iCaRL's
+    lr: float = 0.05  # see iCaRL's
     weight_decay: float = 1e-5
     beta: float = 1.0  # weight of the distillation on old outputs
     outputs: int | None = None  # the loss is summed over outputs and divided by this number; null = by theirs, which grows
@@ -116,12 +116,11 @@ class MAECIL(Remembering, Training):
     heads: int = 4  # of the attention
     detail: bool = True  # the detail branch, and its fusion with the main one at image and at embedding level
     shallow: int = 2  # blocks before the detail branch leaves the encoder
-    mask_ratio: float = 0.75  # share of an image's patches that is hidden, in training and in the memory
-    detail_mask_ratio: float = 0.4375  # the smaller share hidden from the reconstruction that shows the detail branch what is missing
+    mask_ratio: float = 0.5  # share of an image's patches that is hidden, in training and in the memory; 0.75 where there are 64 or more
+    detail_mask_ratio: float = 0.25  # the smaller share hidden from the reconstruction that shows the detail branch what is missing
     reconstruction: float = 1.0  # weight of the reconstruction loss
     detail_weight: float = 0.02  # weight of the detail branch's loss
     distillation: float = 0.0  # weight of the distillation of old classes by the previous network
-    complete_new: bool = True  # beside exemplars, classify new images as completed, too: else the decoder's traces tell old from new
     masked_memory: bool = True  # keep the visible patches of an exemplar only; false keeps whole images
 
 

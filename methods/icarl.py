@@ -47,6 +47,7 @@ def ce_kd_loss(logits: Tensor, labels: Tensor, old: Tensor | None, temperature: 
 
 class ICaRL(Replay):
     Config = config.ICaRL
+    scenarios = ("class",)  # as LwF
     scoring = "nearest mean"
 
     def __init__(self, config: config.ICaRL, accelerator: Accelerator):

@@ -64,6 +64,7 @@ def distillation_loss(logits: Tensor, labels: Tensor, old: Tensor | None, beta: 
 
 class LwF(Finetune):
     Config = config.LwF
+    scenarios = ("class",)  # the old outputs are distilled, the new ones learnt: a task has to bring new ones
 
     def __init__(self, config: config.LwF, accelerator: Accelerator):
         super().__init__(config, accelerator)

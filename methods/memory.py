@@ -17,6 +17,8 @@ from data.stream import Rows
 from methods.base import Stored
 from methods.config import Remembering
 
+NONE = torch.empty(0, dtype=torch.int64)  # no rows
+
 
 def herding(features: Tensor, count: int, absent: Tensor | None = None) -> Tensor:
     """iCaRL, Algorithm 4: pick, one after another, the row that brings the mean of the picked closest to the class mean.
@@ -51,6 +53,17 @@ def herd_classes(features: Tensor, labels: Tensor, classes: Sequence[int], count
     return [rows[picked[: len(rows)]] for rows, picked in zip(members, chosen, strict=True)]
 
 
+def mixed(old: int, fresh: int, visits: int, quota: int) -> Tensor:
+    """-> int64 [m], m <= quota: which of `old` items, from as many `visits`, and of `fresh` ones numbered after them stay, best first
+
+    The fresh ones get an equal share and stand after each `visits` of the old, so that any first part holds an equal share of all.
+    """
+    fresh = min(fresh, quota // (visits + 1))
+    kept, visits = min(old, quota - fresh), max(visits, 1)
+    place = torch.cat([torch.arange(kept) / visits, torch.arange(fresh) + (visits - 0.5) / visits])
+    return torch.cat([torch.arange(kept), old + torch.arange(fresh)])[place.argsort(stable=True)]
+
+
 class WithCopies:
     """A store whose rows below zero are the memory's own copies: -1 the first."""
 
@@ -79,6 +92,7 @@ class ExemplarMemory:
     The quota is rounded down, so that the budget is never exceeded (`rounding="ceil"` exceeds it, as iCaRL's release does).
     With `own_copy` the images themselves are kept, so that the source of old rows may be gone; else their row numbers.
     The lists are in order of priority: when the quota shrinks they are truncated, never chosen again (iCaRL, Algorithm 5).
+    A class that comes again, in another domain, shares its quota equally among its domains.
     Errors: InputError for a negative budget or an unknown rule.
     """
 
@@ -105,6 +119,7 @@ class ExemplarMemory:
         self.own_copy = own_copy
         self.lists: dict[int, Tensor] = {}  # class id -> int64 [m], rows of the training split, best first
         self.copies: dict[int, Tensor] = {}  # class id -> their images [m, 3, H, W], for own_copy
+        self.visits: dict[int, int] = {}  # class id -> tasks that brought rows of it
         self.item_bytes = 0
 
     def __len__(self) -> int:
@@ -133,8 +148,7 @@ class ExemplarMemory:
         """-> the exemplars, class by class, as rows of the store of `like`, or of one that holds the copies beside it"""
         lists = sorted(self.lists.items())
         labels = [torch.full_like(rows, label) for label, rows in lists]
-        empty = torch.empty(0, dtype=torch.int64)
-        index, labels = torch.cat([empty, *(rows for _, rows in lists)]), torch.cat([empty, *labels])
+        index, labels = torch.cat([NONE, *(rows for _, rows in lists)]), torch.cat([NONE, *labels])
         if not self.copies:
             return Rows(like.store, index, labels)
         copies = torch.cat([self.copies[label] for label, _ in lists])
@@ -167,19 +181,27 @@ class ExemplarMemory:
         if self.nothing:
             return
         self.item_bytes = self.cost(train)
-        classes = sorted(set(classes) - set(self.lists))
-        quota = self.quota(len(self.lists) + len(classes))
-        self.lists = {label: rows[:quota] for label, rows in self.lists.items()}
+        classes = sorted(set(classes))
+        quota = self.quota(len(self.lists.keys() | set(classes)))
         new = train.at(torch.nonzero(torch.isin(train.labels, torch.tensor(classes, dtype=torch.int64))).flatten())
-        if self.selection == "herding" and classes:
+        if self.selection == "herding":
             picked = herd_classes(features(new), new.labels, classes, quota)
         else:
             members = [torch.nonzero(new.labels == label).flatten() for label in classes]
             picked = [rows[torch.randperm(len(rows), generator=generator)[:quota]] for rows in members]
-        self.lists.update((label, new.index[rows]) for label, rows in zip(classes, picked, strict=True))
+        fresh = {label: new.index[rows] for label, rows in zip(classes, picked, strict=True)}
+        for label in sorted(self.lists.keys() | fresh.keys()):
+            rows, old = fresh.get(label, NONE), self.lists.get(label, NONE)
+            chosen = mixed(len(old), len(rows), self.visits.get(label, 0), quota)
+            self.keep(label, train.store, rows, chosen, generator)
+            self.lists[label] = torch.cat([old, rows])[chosen]
+            self.visits[label] = self.visits.get(label, 0) + bool(len(rows))
+
+    def keep(self, label: int, store: Any, rows: Tensor, chosen: Tensor, generator: torch.Generator) -> None:
+        """Keep more of a class than row numbers: of what is kept, followed by the `rows` of the store, what is `chosen`."""
         if self.own_copy:
-            self.copies = {label: images[:quota].clone() for label, images in self.copies.items()}
-            self.copies.update((label, train.store[self.lists[label]].clone()) for label in classes)
+            images = [self.copies[label]] if label in self.copies else []
+            self.copies[label] = torch.cat([*images, *([store[rows]] if len(rows) else [])])[chosen]
 
     def stored(self) -> list[Stored]:
         if self.nothing:
@@ -189,7 +211,8 @@ class ExemplarMemory:
         return [Stored("exemplars", len(self), len(self) * self.item_bytes, budget)]
 
     def state_dict(self) -> dict:
-        return {"lists": self.lists, "item_bytes": self.item_bytes, "copies": self.copies}
+        return {"lists": self.lists, "item_bytes": self.item_bytes, "copies": self.copies, "visits": self.visits}
 
     def load_state_dict(self, state: dict) -> None:
-        self.lists, self.item_bytes, self.copies = dict(state["lists"]), state["item_bytes"], dict(state["copies"])
+        self.lists, self.item_bytes = dict(state["lists"]), state["item_bytes"]
+        self.copies, self.visits = dict(state["copies"]), dict(state["visits"])

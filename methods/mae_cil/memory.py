@@ -4,7 +4,7 @@ Shapes: B batch, M exemplars, m of a class, N rows, S side of an image in pixels
 k visible patches.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -33,15 +33,13 @@ class PatchMemory(ExemplarMemory):
         _, self.patches, values = to_patches(sized(train.store[train.index[:1]], self.size), self.patch).shape
         return visible_count(self.patches, self.ratio) * values + (-(-self.patches // 8) if self.ratio else 0)
 
-    def update(self, train: Rows, classes: Iterable[int], features: Callable[[Rows], Tensor], generator: torch.Generator) -> None:
-        super().update(train, classes, features, generator)
-        for label in sorted(self.lists.keys() - self.packed.keys()):
-            images = sized(train.store[self.lists[label]], self.size)
-            order = torch.rand(len(images), self.patches, generator=generator).argsort(1)
+    def keep(self, label: int, store: Any, rows: Tensor, chosen: Tensor, generator: torch.Generator) -> None:
+        parts = [self.packed[label]] if label in self.packed else []
+        if len(rows):
+            order = torch.rand(len(rows), self.patches, generator=generator).argsort(1)
             visible = as_mask(order[:, : visible_count(self.patches, self.ratio)], self.patches)
-            self.packed[label] = pack(images, visible, self.patch)
-        for label, rows in self.lists.items():
-            self.packed[label] = tuple(part[: len(rows)].clone() for part in self.packed[label])
+            parts.append(pack(sized(store[rows], self.size), visible, self.patch))
+        self.packed[label] = tuple(torch.cat(part)[chosen] for part in zip(*parts, strict=True))
 
     def images(self, labels: Iterable[int]) -> tuple[Tensor, Tensor, Tensor]:
         """-> uint8 [M, 3, S, S] with 0 where nothing was kept, visible bool [M, L] and labels int64 [M], class by class"""

@@ -2,8 +2,6 @@
 
 A ViT learns to classify images and to complete masked ones, so that of an exemplar its visible patches are enough: at 75%
 masking four fit in the place of one. Before each task the decoder completes them, and they are rehearsed like other images.
-What the decoder makes is told from a photograph easily, and then so is old from new. Hence, beyond the paper, the new images
-are classified as completed, too, from the second task on (`method.complete_new`).
 Shapes: B batch, M exemplars, N rows, S side of an image in pixels, L patches.
 """
 
@@ -47,7 +45,6 @@ class MAECIL(Replay):
             if not 0 <= getattr(config, name) < 1:
                 raise InputError(f"method.{name}={getattr(config, name)} is no share that leaves patches visible: choose one in 0..1")
         self.memory = PatchMemory(config)
-        self.first: int | None = None  # row number of the first exemplar, where new images are to be completed like exemplars
         self.teacher: BilateralMAE | None = None  # while a task is learnt with distillation
 
     @classmethod
@@ -58,8 +55,6 @@ class MAECIL(Replay):
     def learn(self, task: Task) -> None:
         self.teacher = take_teacher(self.net, task) if self.config.distillation else None
         rows = self.rehearsed(task.train)
-        alike = self.config.complete_new and self.config.masked_memory and len(self.memory)
-        self.first = rows.store.first if alike else None
         self.net.grow(task.classes.stop)
         side = rows.store[rows.index[:1]].shape[-1]
         augment = Augment(padding=side // 8, flip=self.config.flip and task.mirrors)  # 4 pixels of 32, as is usual for CIFAR
@@ -89,8 +84,7 @@ class MAECIL(Replay):
         """L = L_cls + lambda_rec L_rec + lambda_det L_det (+ distillation). Of a completed image only the kept pixels are aimed at."""
         images, options = batch.inputs, self.config
         noise = current().micro.uniform((images.shape[-1] // options.patch) ** 2).to(images.device)
-        completed = batch.index < self.first if self.first is not None else None
-        out = net(images, noise, completed)
+        out = net(images, noise)
         loss = cross_entropy(out.logits.float(), batch.labels)
         genuine = images[:, 3:] == 255
         loss = loss + options.reconstruction * reconstruction_loss(out.reconstruction, out.pixels, out.hidden & genuine)
@@ -115,6 +109,9 @@ class MAECIL(Replay):
 
     def stored(self) -> list[Stored]:
         return self.memory.stored() + (teacher_bytes(self.net) if self.config.distillation else [])
+
+    def weights(self) -> dict[str, str]:
+        return {}  # it starts from nothing
 
     def parameters(self) -> dict[str, int]:
         """-> the usual numbers, and how many of them only completing images needs"""

@@ -24,7 +24,9 @@ NEW, STORED = 5000, 8000  # images of a task of CIFAR-100 in ten, and exemplars 
 def method(accelerator):
     """MAE-CIL on 32x32 images, patches of 4, of laptop width"""
     torch.manual_seed(0)
-    options = resolve(["method=mae_cil", "method.patch=4", f"method.batch_size={BATCH}", "method.epochs=1", "method.width=192"]).method
+    options = resolve(
+        ["method=mae_cil", "method.patch=4", "method.mask_ratio=0.75", f"method.batch_size={BATCH}", "method.epochs=1", "method.width=192"]
+    ).method
     method = method_class("mae_cil")(options, accelerator)
     method.net.to(accelerator.device).grow(10)
     return method

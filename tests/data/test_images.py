@@ -7,7 +7,9 @@ from torch.nn.functional import pad
 from data.images import MEAN, STD, Augment, normalise
 
 
-@pytest.mark.parametrize(("height", "width", "padding", "kind"), [(32, 32, 4, torch.uint8), (8, 10, 3, torch.float32), (5, 7, 0, torch.uint8)])
+@pytest.mark.parametrize(
+    ("height", "width", "padding", "kind"), [(32, 32, 4, torch.uint8), (8, 10, 3, torch.float32), (5, 7, 0, torch.uint8)]
+)
 def test_crop_and_flip_are_those_of_each_image(height, width, padding, kind):
     generator, augment = torch.Generator().manual_seed(0), Augment(padding)
     images = torch.randint(0, 256, (40, 3, height, width), generator=generator).to(kind)

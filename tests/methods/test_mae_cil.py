@@ -16,12 +16,12 @@ from methods.mae_cil.network import BilateralMAE, from_spectrum, high_frequencie
 from methods.mae_cil.patches import as_mask, to_patches
 from methods.training import Session, session
 
-SMALL = {"width": 16, "depth": 3, "lr": 0.003, "warmup": 0}
+SMALL = {"mask_ratio": 0.75, "width": 16, "depth": 3, "lr": 0.003, "warmup": 0}
 
 
 def network(**options) -> BilateralMAE:
     torch.manual_seed(0)
-    net = BilateralMAE(MAECIL(**{"width": 16, "depth": 3, **options}))
+    net = BilateralMAE(MAECIL(**{"width": 16, "mask_ratio": 0.75, "detail_mask_ratio": 0.4375, "depth": 3, **options}))
     net.grow(4)
     return net
 
@@ -195,7 +195,7 @@ def test_it_learns_the_colours(make, tasks):
     assert (scores.argmax(1) == torch.arange(4).repeat_interleave(12)).float().mean() > 0.7
 
 
-@pytest.mark.parametrize("options", [{"detail": False}, {"masked_memory": False}, {"mask_ratio": 0.5}, {"distillation": 1.0}])
+@pytest.mark.parametrize("options", [{"detail": False}, {"masked_memory": False}, {"mask_ratio": 0.25}, {"distillation": 1.0}])
 def test_variants_run(make, tasks, options):
     method = learnt(make, tasks, **options)
     assert len(method.memory) == 8 and method.teacher is None

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from data.errors import InputError
 from data.stream import Rows
-from methods.memory import ExemplarMemory, herding
+from methods.memory import ExemplarMemory, herding, mixed
 
 
 def test_worked_examples():
@@ -92,3 +92,25 @@ def test_state_survives():
     memory.update(rows(2), range(2), features, torch.Generator())
     again.load_state_dict(memory.state_dict())
     assert again.rows(rows(2)).index.tolist() == memory.rows(rows(2)).index.tolist() and again.stored() == memory.stored()
+
+
+@settings(max_examples=40, deadline=None)
+@given(domains=st.integers(1, 6), quota=st.integers(1, 12), each=st.integers(1, 12))
+def test_domains_share_the_quota_of_a_class(domains, quota, each):
+    """Brute force over what is kept: no domain has less than its share, nor more while another has as many to give."""
+    memory = ExemplarMemory(quota, "random")
+    store = torch.zeros(domains * each, 3, 2, 2, dtype=torch.uint8)
+    for domain in range(domains):
+        index = torch.arange(domain * each, (domain + 1) * each)
+        memory.update(Rows(store, index, torch.zeros(each, dtype=torch.int64)), range(1), features, torch.Generator())
+        kept = torch.bincount(memory.lists[0] // each, minlength=domain + 1)
+        assert len(memory) <= quota and len(memory.lists[0].unique()) == len(memory)
+        share = min(quota // (domain + 1), each)
+        assert kept.min() >= share and kept.max() <= max(share + 1, quota - domain * each)
+
+
+def test_two_domains_alternate():
+    assert mixed(4, 9, 1, 4).tolist() == [0, 4, 1, 5]  # of domain one the best two, of domain two (numbered from 4) the best two
+    assert mixed(4, 9, 2, 6).tolist() == [0, 1, 4, 2, 3, 5]  # a third domain after each two
+    assert mixed(0, 9, 0, 3).tolist() == [0, 1, 2]
+    assert mixed(5, 0, 1, 3).tolist() == [0, 1, 2]

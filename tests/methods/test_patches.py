@@ -51,7 +51,7 @@ def rows(classes: int, each: int, side: int = 32) -> Rows:
 
 
 def options(**changed) -> MAECIL:
-    return MAECIL(**{"patch": 4, "selection": "random", "memory_bytes": 2000 * 3072, **changed})
+    return MAECIL(**{"patch": 4, "mask_ratio": 0.75, "selection": "random", "memory_bytes": 2000 * 3072, **changed})
 
 
 def test_bytes_of_the_papers_setting():
@@ -99,9 +99,7 @@ def test_whole_images_are_kept_whole():
 
 
 def test_a_budget_below_one_item_a_class_is_refused():
-    with pytest.raises(
-        InputError, match="method.memory_bytes=1000 holds no exemplar for each of the 2 classes: set it to at least 1552"
-    ):
+    with pytest.raises(InputError, match="method.memory_bytes=1000 holds no exemplar for each of the 2 classes: set it to at least 1552"):
         PatchMemory(options(memory_bytes=1000)).update(rows(2, 3), range(2), None, torch.Generator())
     with pytest.raises(InputError, match="method.memory_bytes=0"):
         PatchMemory(options(memory_bytes=0))
