@@ -93,7 +93,7 @@ class LwF(Backboned):
 @dataclass
 class LwM(LwF):
     name: str = "lwm"
-    gamma: float = 1.0  # weight of the attention distillation; 0 makes LwF of it
+    gamma: float = 0.01  # weight of the attention distillation; 0 makes LwF of it
     top_class: str = "student"  # whose highest old score chooses the class whose attention is compared: student | teacher
 
 
