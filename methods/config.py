@@ -100,8 +100,9 @@ class LwM(LwF):
 @dataclass
 class MAECIL(Remembering, Training):
     name: str = "mae_cil"
-    epochs: int = 30
-    batch_size: int = 32
+    epochs: int = 20
+    batch_size: int = 16
+    memory_bytes: int | None = 19200  # in place of `memory`: as many bytes as 100 whole images of 8x8 pixels
     optimizer: str = "adamw"
     lr: float = 1e-3
     weight_decay: float = 0.05

@@ -20,7 +20,7 @@ QUICK = {
     "lwf": ["method.epochs=1", "method.lr=0.001"],
     "lwm": ["method.epochs=1", "method.lr=0.001"],
     "icarl": ["method.epochs=1", "method.lr=0.001", "method.memory=20"],
-    "mae_cil": ["method.epochs=1", "method.lr=0.0001", "method.width=32", "method.depth=3", "method.memory=20"],
+    "mae_cil": ["method.epochs=1", "method.lr=0.0001", "method.width=32", "method.depth=3", "method.memory_bytes=1960"],
     "gmm": ["method.memory=12", "method.max_new_tokens=12"],
 }
 SMALL = ["stream=digits", "stream.limit=6", "progress=false"]

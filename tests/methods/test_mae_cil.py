@@ -16,7 +16,7 @@ from methods.mae_cil.network import BilateralMAE, from_spectrum, high_frequencie
 from methods.mae_cil.patches import as_mask, to_patches
 from methods.training import Session, session
 
-SMALL = {"mask_ratio": 0.75, "width": 16, "depth": 3, "lr": 0.003, "warmup": 0}
+SMALL = {"memory_bytes": None, "mask_ratio": 0.75, "width": 16, "depth": 3, "lr": 0.003, "warmup": 0}
 
 
 def network(**options) -> BilateralMAE:
