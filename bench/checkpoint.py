@@ -64,6 +64,8 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire()
+                for left in self.folder.parent.glob(f"{self.folder.name}[.-]*"):  # what was being written when a former attempt was killed
+                    shutil.rmtree(left, ignore_errors=True)
                 if anew:
                     self._clear()
             except Timeout:
