@@ -156,12 +156,13 @@ class Checkpoints:
     def done(self) -> None:
         """The record is written, and nothing here is needed any more."""
         if self.accelerator.is_main_process:
-            self._clear()
-            (self.folder / "lock").unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()
+            gone = self.folder.with_name(f"{self.folder.name}.done")  # at once: half of it could not be resumed
+            os.replace(self.folder, gone)
+            shutil.rmtree(gone, ignore_errors=True)
 
     def _clear(self) -> None:
+        for path in sorted(self.folder.glob("checkpoint-??????"), reverse=True):  # first, as they need the scores
+            os.replace(path, path.with_suffix(".part"))
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
