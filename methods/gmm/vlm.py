@@ -56,45 +56,35 @@ class VLM(nn.Module):
     def answer(self, features: Tensor, max_new_tokens: int) -> list[str]:
         """Greedy answers, each stopped at its own end token. features [B, L, D] -> B texts
 
-        The opening that nearly all answers share ("This is a photo of a") is given to the decoder at once: where its own
-        choice agrees token for token, generation goes on behind it; the other rows are generated from the start. Either
-        way the result is what token-by-token greedy decoding gives.
+        The opening that nearly all answers share ("This is a photo of a") is given to the decoder at once. Each row keeps as
+        much of it as the decoder chooses itself, token for token, and goes on from there with the decoder's own choice, so
+        that the result is what token-by-token greedy decoding gives.
         """
-        opening = self.prompt.opening[:max_new_tokens]
-        answers, agree = self._greedy(features, opening, max_new_tokens)
-        if not agree.all():
-            others = torch.nonzero(~agree).flatten()
-            again, _ = self._greedy(features[others], [], max_new_tokens)
-            for row, tokens in zip(others.tolist(), again, strict=True):
-                answers[row] = tokens
-        return [self.prompt.decode(tokens) for tokens in answers]
-
-    def _greedy(self, features: Tensor, opening: list[int], max_new_tokens: int) -> tuple[list[list[int]], Tensor]:
-        """-> B lists of new tokens, and bool [B]: did the decoder choose the opening itself"""
-        embed, eos = self.decoder.get_input_embeddings(), self.prompt.eos
-        given = torch.tensor(opening, dtype=torch.int64, device=features.device)
-        inputs = torch.cat([self._embed_prompt(features), embed(given).expand(len(features), -1, -1)], 1)
+        opening = torch.tensor(self.prompt.opening[: max_new_tokens - 1], dtype=torch.int64, device=features.device)  # [O]
+        inputs = torch.cat([self._embed_prompt(features), self.decoder.get_input_embeddings()(opening).expand(len(features), -1, -1)], 1)
         cache = self._cache(len(features))
         logits = self.decoder(inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=len(opening) + 1).logits
-        chosen = logits.argmax(-1)  # [B, opening + 1]
-        agree = (chosen[:, :-1] == given).all(1)
-        answers = [list(opening) for _ in range(len(features))]
-        alive = torch.nonzero(agree).flatten()
-        last = chosen[:, -1]
-        if len(alive) < len(features):
-            cache.batch_select_indices(alive)
-            last = last[alive]
-        while len(alive):
+        chosen = logits.argmax(-1)  # [B, O + 1]
+        agreed = (chosen[:, :-1] == opening).cumprod(1).sum(1)  # [B], opening tokens kept
+        answers = [opening[:kept].tolist() for kept in agreed.tolist()]
+        alive, last = torch.arange(len(features), device=features.device), chosen.gather(1, agreed[:, None])[:, 0]
+        length = cache.get_seq_length()
+        position = length - len(opening) + agreed  # [B], where `last` stands
+        mask = torch.arange(length, device=features.device) < position[:, None]  # [B, length], not what was given in vain
+        while True:
             for row, token in zip(alive.tolist(), last.tolist(), strict=True):
                 answers[row].append(token)
-            going = (last != eos) & (len(answers[alive[0]]) < max_new_tokens)
+            short = torch.tensor([len(answers[row]) < max_new_tokens for row in alive.tolist()], device=features.device)
+            going = (last != self.prompt.eos) & short
             if not going.any():
-                break
+                return [self.prompt.decode(tokens) for tokens in answers]
             if not going.all():
                 cache.batch_select_indices(torch.nonzero(going).flatten())
-                alive, last = alive[going], last[going]
-            last = self.decoder(input_ids=last[:, None], past_key_values=cache, use_cache=True).logits[:, -1].argmax(-1)
-        return answers, agree.cpu()
+                alive, last, position, mask = alive[going], last[going], position[going], mask[going]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            step = {"attention_mask": mask, "position_ids": position[:, None], "past_key_values": cache, "use_cache": True}
+            last = self.decoder(input_ids=last[:, None], **step).logits[:, -1].argmax(-1)
+            position = position + 1
 
     def _embed_prompt(self, features: Tensor) -> Tensor:
         """[B, L, D] -> e and question, [B, L + P, E]; what comes before the image lies in the cache"""
