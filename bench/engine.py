@@ -3,11 +3,14 @@
 Shapes: T tasks.
 """
 
+import contextlib
+import gc
 import hashlib
 import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +74,9 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     lasting = {"git": environment["git"], "python": environment["python"], **environment["packages"]}
     folder = path.with_name(f".{path.stem}")
     checkpoints = Checkpoints(accelerator, folder, f"{stream.sha256} {path.stem}", config.checkpoint.minutes, lasting)
-    with checkpoints.opened(anew=config.resume == "never"):
+    with checkpoints.opened(anew=config.resume == "never"), contextlib.ExitStack() as stack:
         method = make_method(config, accelerator, stream)
+        stack.enter_context(settled())
         first, learnt = checkpoints.restore(method)
         if learnt or first or checkpoints.restored:
             say(accelerator, f"going on {'after' if learnt else 'in'} task {first + 1}, from {folder}")
@@ -193,6 +197,17 @@ def learn(
         method.learn(stream[number])
     if accelerator.num_processes > 1 and len(set(gather_object([state_digest(method.state_dict())]))) != 1:
         raise RuntimeError(f"the ranks hold different weights after task {number + 1}")
+
+
+@contextlib.contextmanager
+def settled() -> Iterator[None]:
+    """Inside the block, what exists now (modules, tokenizers) is not searched for garbage again after every task."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def say(accelerator: Accelerator, text: str) -> None:

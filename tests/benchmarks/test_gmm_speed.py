@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from bench.config import resolve
-from bench.engine import make_method
+from bench.engine import make_method, settled
 from data.source import load
 from data.stream import TaskStream
 from methods.optim import learning_rate, make_optimizer
 from methods.training import Session, fit, session
-from tests.benchmarks.timing import seconds
+from tests.benchmarks.timing import side_by_side
 
 BATCH, STEPS = 8, 24
 
@@ -26,7 +26,8 @@ def ready(accelerator):
     method = make_method(config, accelerator, stream)
     with session(Session()):
         method.learn(stream[0])
-    return method, stream, images
+    with settled():  # as in a run
+        yield method, stream, images
 
 
 def test_training(ready, accelerator, capsys):
@@ -64,7 +65,7 @@ def test_training(ready, accelerator, capsys):
         return vlm.decoder(inputs_embeds=inputs, labels=labels).loss
 
     kept = {name: value.clone() for name, value in vlm.projector.state_dict().items()}
-    fitted, plainly, barely = seconds(ours), seconds(lambda: bare(plain)), seconds(lambda: bare(lambda batch: loss(vlm, batch)))
+    fitted, plainly, barely = side_by_side(ours, lambda: bare(plain), lambda: bare(lambda batch: loss(vlm, batch)))
     vlm.projector.load_state_dict(kept)
     with capsys.disabled():
         print(f"\nfit of the projector: {plainly / fitted:.2f} times the examples/s of a bare loop with the same tokens (at least 0.9)")
@@ -98,7 +99,8 @@ def test_prediction(ready, capsys):
 
     with torch.inference_mode():
         same = ours() == plain()
-        ratio = seconds(plain) / seconds(ours)
+        generated, answered = side_by_side(plain, ours)
+        ratio = generated / answered
     with capsys.disabled():
         print(f"\npredict: {ratio:.2f} times the examples/s of encoding and `generate` (at least 1.5), equal answers: {same}")
     assert same
