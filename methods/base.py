@@ -16,7 +16,7 @@ from methods.config import METHODS
 
 
 class Prediction(NamedTuple):
-    scores: Tensor  # [B, C] over all classes seen so far; class-IL = argmax, task-IL = argmax inside the task
+    scores: Tensor  # [B, C] over all classes seen so far; class-IL = argmax, task-IL = argmax inside the task; -inf rules a class out
     answers: list[str] | None = None  # [B] generated texts, for generative methods
     invalid: Tensor | None = None  # [B] bool, answers that do not follow the asked form
     head_scores: Tensor | None = None  # [B, C] of the network's own head, where the method classifies by something else
@@ -35,7 +35,7 @@ class Method(ABC):
     """One continual learner. Nothing here knows the number of processes: `fit` and `embed` do."""
 
     Config: ClassVar[type]
-    scoring: ClassVar[str] = "argmax"  # the rule that turns an image into a class; leaderboards do not mix rules
+    scoring: str = "argmax"  # the rule that turns an image into a class; leaderboards do not mix rules
     scenarios: ClassVar[tuple[str, ...]] = ("class", "domain")  # what may be new in a task
     trained: ClassVar[bool] = True  # False: closed form, equal to the last bit on any number of processes
     encoder: Any = None  # a FrozenEncoder: if set, rows come as its cached features instead of images
