@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from data.errors import one_of
 from data.stream import Task
 from methods.config import METHODS
+from methods.sharding import elements
 
 
 class Prediction(NamedTuple):
@@ -38,6 +39,7 @@ class Method(ABC):
     scoring: str = "argmax"  # the rule that turns an image into a class; leaderboards do not mix rules
     scenarios: ClassVar[tuple[str, ...]] = ("class", "domain")  # what may be new in a task
     trained: ClassVar[bool] = True  # False: closed form, equal to the last bit on any number of processes
+    sharded: ClassVar[bool] = False  # True: trains through `methods.sharding.place`, and so under DeepSpeed and FSDP, too
     encoder: Any = None  # a FrozenEncoder: if set, rows come as its cached features instead of images
 
     def __init__(self, config: Any, accelerator: Accelerator):
@@ -89,7 +91,7 @@ class Method(ABC):
         """-> numbers of parameters {"total", "trainable"}"""
         networks = self.networks() + ([self.encoder.module] if self.encoder is not None else [])
         every = {id(parameter): parameter for network in networks for parameter in network.parameters()}.values()
-        return {"total": sum(p.numel() for p in every), "trainable": sum(p.numel() for p in every if p.requires_grad)}
+        return {"total": sum(map(elements, every)), "trainable": sum(elements(p) for p in every if p.requires_grad)}
 
     def weights(self) -> dict[str, str]:
         """-> sha256 of every pretrained file used, by name"""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.gmm.vlm import VLM
+from methods.sharding import largest, no_gradient
 
 PASS = 4096  # nodes that are read at once, over all rows
 ROWS = 1024  # hidden states whose logits are computed at once
@@ -65,7 +66,6 @@ def _agreeing(one: list[int], other: list[int]):
         yield first
 
 
-@torch.inference_mode()
 def likelihoods(vlm: VLM, features: Tensor, names: list[str]) -> Tensor:
     """features [B, L, D], C names -> [B, C]: mean log-likelihood of a name's tokens, what ends the answer among them
 
@@ -76,10 +76,14 @@ def likelihoods(vlm: VLM, features: Tensor, names: list[str]) -> Tensor:
     trie = make_trie([answer[given:] for answer in answers])
     opening = torch.tensor(answers[0][:given], dtype=torch.int64, device=features.device)
     rows = max(1, PASS // (len(trie.tokens) + 1))
-    return torch.cat([_score(vlm, part, opening, trie) for part in features.split(rows)])
+    parts, rows = features.split(rows), min(rows, largest(len(features)))
+    with no_gradient():  # where the decoder lies in shares, all processes call it equally often
+        scores = [vlm(vlm, parts[min(at, len(parts) - 1)], opening, trie, rows, work=_score) for at in range(largest(len(parts)))]
+    return torch.cat(scores[: len(parts)])
 
 
-def _score(vlm: VLM, features: Tensor, opening: Tensor, trie: Trie) -> Tensor:
+def _score(vlm: VLM, features: Tensor, opening: Tensor, trie: Trie, most: int) -> Tensor:
+    """most: rows of the largest part on any process"""
     decoder, count, device = vlm.decoder, len(features), features.device
     embed = decoder.get_input_embeddings()
     inputs = torch.cat([vlm._embed_prompt(features), embed(opening).expand(count, -1, -1)], 1)
@@ -92,15 +96,15 @@ def _score(vlm: VLM, features: Tensor, opening: Tensor, trie: Trie) -> Tensor:
         where = (known + trie.depth.to(device)).expand(count, -1)
         step = {"attention_mask": mask.expand(count, 1, -1, -1), "position_ids": where, "past_key_values": cache, "use_cache": True}
         read = torch.cat([read, decoder.base_model(inputs_embeds=nodes, **step).last_hidden_state], 1)  # [B, 1 + T, E]
-    found = _edge_likelihoods(decoder.get_output_embeddings(), read, trie.edges.to(device))  # [B, M]
+    found = _edge_likelihoods(decoder.get_output_embeddings(), read, trie.edges.to(device), max(1, ROWS // most))  # [B, M]
     of_class = torch.arange(len(trie.lengths), device=device).repeat_interleave(trie.lengths.to(device))
     sums = found.new_zeros(count, len(trie.lengths)).index_add_(1, of_class, found[:, trie.paths.to(device)])
     return sums / trie.lengths.to(device)
 
 
-def _edge_likelihoods(head: nn.Module, read: Tensor, edges: Tensor) -> Tensor:
-    """hidden states [B, 1 + T, E], edges [M, 2] -> log-likelihoods of the edges' tokens, float32 [B, M]; a part of the nodes at a time"""
-    size, found = max(1, ROWS // len(read)), []
+def _edge_likelihoods(head: nn.Module, read: Tensor, edges: Tensor, size: int) -> Tensor:
+    """hidden states [B, 1 + T, E], edges [M, 2] -> log-likelihoods of the edges' tokens, float32 [B, M]; `size` nodes at a time"""
+    found = []
     for first in range(0, read.shape[1], size):
         logits = head(read[:, first : first + size]).float()  # [B, nodes, V]
         node, token = edges[(edges[:, 0] >= first) & (edges[:, 0] < first + size)].unbind(1)

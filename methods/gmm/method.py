@@ -20,6 +20,7 @@ from methods.gmm.models import load_vlm
 from methods.gmm.prompt import read_answer
 from methods.gmm.vlm import VLM
 from methods.memory import ExemplarMemory
+from methods.sharding import load_trained, place, trained_state
 from methods.training import current, embed, fit
 
 
@@ -32,13 +33,14 @@ SCORING = {
 
 class GMM(Method):
     Config = config.GMM
+    sharded = True
 
     def __init__(self, config: config.GMM, accelerator: Accelerator):
         super().__init__(config, accelerator)
         one_of("method.scoring", config.scoring, SCORING)
         self.scoring = SCORING[config.scoring]
         self.encoder, self.vlm = load_vlm(config)
-        self.vlm.to(accelerator.device)
+        place(accelerator, self.vlm, config)
         self.text_encoder = make_text_encoder(config.text_encoder, self.vlm) if config.scoring == "nearest" else None
         self.memory = ExemplarMemory(config.memory, config.selection)
         self.names: list[str] = []  # of all classes seen, in order of arrival
@@ -86,17 +88,11 @@ class GMM(Method):
     def weights(self) -> dict[str, str]:
         return {**self.vlm.weights, **(self.text_encoder.weights if self.text_encoder else {})}
 
-    def _trained(self) -> set[str]:
-        """-> the names of what trains: frozen weights are never saved"""
-        return {name for name, parameter in self.vlm.named_parameters() if parameter.requires_grad}
-
     def state_dict(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.vlm.state_dict().items() if name in self._trained()}
-        return {"vlm": kept, "memory": self.memory.state_dict(), "names": self.names}
+        return {"vlm": trained_state(self.vlm), "memory": self.memory.state_dict(), "names": self.names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        missing, unexpected = self.vlm.load_state_dict(state["vlm"], strict=False)
-        if unexpected or self._trained() & set(missing):
+        if not load_trained(self.vlm, state["vlm"]):
             raise InputError("the checkpoint is of another generative model: use the method.vlm it was written with")
         self.memory.load_state_dict(state["memory"])
         self.names = list(state["names"])

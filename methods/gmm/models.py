@@ -22,6 +22,7 @@ from methods.folders import load_whole, model_folder, sentences, weight_hashes
 from methods.gmm.prompt import Prompt
 from methods.gmm.tuning import apply, parts, quantization
 from methods.gmm.vlm import VLM, linear_projector
+from methods.sharding import in_shares
 from methods.weights import file_sha256, packaged_file
 
 # name -> a function from the options to the frozen encoder and the model, or where it lies. Others are added from outside.
@@ -84,7 +85,8 @@ def packaged(options: GMM) -> tuple[FrozenEncoder, VLM]:
 
     encoder = frozen_encoder("packaged", _grid(options))
     folder, weights = packaged_decoder()
-    decoder = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[options.dtype], **quantization(options))
+    with in_shares():
+        decoder = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[options.dtype], **quantization(options))
     prompt = make_prompt(AutoTokenizer.from_pretrained(folder), options, before="<|im_start|>user\n", after=" {}")
     return encoder, VLM(decoder, prompt, features=encoder.features, weights={**encoder.weights, **weights})
 
@@ -111,7 +113,8 @@ def load_decoder(options: GMM) -> tuple[nn.Module, Any, dict[str, str]]:
     name = options.decoder
     folder = model_folder(name, "method.decoder")
     given = {"dtype": DTYPES[options.dtype], **quantization(options)}
-    decoder = load_whole(AutoModelForCausalLM, folder, name, "method.decoder", **given)
+    with in_shares():
+        decoder = load_whole(AutoModelForCausalLM, folder, name, "method.decoder", **given)
     check_decoder(decoder, f"method.decoder={name}")
     with sentences(name, "the tokenizer of method.decoder"):
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -143,7 +146,7 @@ def _with_qformer(options: GMM, features: int, decoder: nn.Module) -> nn.Module:
     config = Blip2QFormerConfig(**given, cross_attention_frequency=1, encoder_hidden_size=features)
     tokens = torch.randn(1, options.qformer, config.hidden_size) * config.initializer_range
     queries = Queries(Blip2QFormerModel(config), tokens)
-    return nn.Sequential(queries, linear_projector(config.hidden_size, decoder.get_input_embeddings().weight))
+    return nn.Sequential(queries, linear_projector(config.hidden_size, decoder.get_input_embeddings()))
 
 
 def _grid(options: GMM) -> int | None:

@@ -4,12 +4,15 @@ Shapes: B batch, L visual tokens, D image features, E decoder width, A answer to
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from methods.gmm.prompt import Prompt
+from methods.sharding import anywhere, no_gradient, of_whole
 
 # On a CPU a matrix product of two or three rows takes longer than one of four: the last open answers are repeated up to four.
 FEWEST_ROWS = 4
@@ -26,7 +29,7 @@ class VLM(nn.Module):
         super().__init__()
         self.decoder = decoder.eval().requires_grad_(False)
         self.prompt, self.weights = prompt, weights
-        self.projector = projector if projector is not None else linear_projector(features, decoder.get_input_embeddings().weight)
+        self.projector = projector if projector is not None else linear_projector(features, decoder.get_input_embeddings())
         self.tuned = False  # the decoder trains, too: what comes before the image is computed each time
         self.recompute = False  # gradient checkpointing, which knows no key-value cache
         self._before: list[tuple[Tensor, Tensor]] | None = None
@@ -41,7 +44,19 @@ class VLM(nn.Module):
                 layer.training = mode and getattr(layer, "gradient_checkpointing", False)
         return self
 
-    def forward(self, features: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    # What accelerate asks of a model that it lays out in shares: the layers that are gathered one at a time, and tied weights.
+    @property
+    def _no_split_modules(self) -> list[str]:
+        return sorted(self.decoder._no_split_modules)
+
+    def tie_weights(self) -> None:
+        self.decoder.tie_weights()
+
+    def forward(self, *given: Any, work: Callable[..., Any] | None = None) -> Any:
+        """`losses` of what is given, or other `work` on it. Where the decoder lies in shares, only calls of the module gather them."""
+        return (work or self.losses)(*given)
+
+    def losses(self, features: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """Cross-entropy of the answers, a mean over the tokens of each row.
 
         features [B, L, D]; answer tokens int64 [B, A]; mask bool [B, A] -> [B]. The logits are computed for answer tokens only.
@@ -59,7 +74,6 @@ class VLM(nn.Module):
         per_row = torch.zeros(mask.shape, device=losses.device).masked_scatter(mask, losses)
         return per_row.sum(1) / mask.sum(1)
 
-    @torch.inference_mode()
     def answer(self, features: Tensor, max_new_tokens: int) -> list[str]:
         """Greedy answers, each stopped at its own end token. features [B, L, D] -> B texts
 
@@ -67,6 +81,10 @@ class VLM(nn.Module):
         much of it as the decoder chooses itself, token for token, and goes on from there with the decoder's own choice, so
         that the result is what token-by-token greedy decoding gives.
         """
+        with no_gradient():
+            return self(features, max_new_tokens, work=self._answer)
+
+    def _answer(self, features: Tensor, max_new_tokens: int) -> list[str]:
         opening = torch.tensor(self.prompt.opening[: max_new_tokens - 1], dtype=torch.int64, device=features.device)  # [O]
         inputs = torch.cat([self._embed_prompt(features), self.decoder.get_input_embeddings()(opening).expand(len(features), -1, -1)], 1)
         cache = self._cache(len(features))
@@ -84,10 +102,11 @@ class VLM(nn.Module):
                 answers[row].append(token)
             short = torch.tensor([len(answers[row]) < max_new_tokens for row in alive.tolist()], device=features.device)
             going = (last[: len(alive)] != self.prompt.eos) & short
-            if not going.any():
+            if not anywhere(going.any()):
                 return [self.prompt.decode(tokens) for tokens in answers]
             if not going.all():
                 alive, kept = alive[going], torch.nonzero(going).flatten()
+                kept = kept if len(kept) else kept.new_zeros(1)  # the decoder lies in shares, and another process still needs ours
                 kept = torch.cat([kept, kept[:1].expand(max(0, FEWEST_ROWS - len(kept)))])
                 cache.batch_select_indices(kept)
                 last, position, mask = last[kept], position[kept], mask[kept]
@@ -119,11 +138,12 @@ class VLM(nn.Module):
         return cache
 
 
-def linear_projector(features: int, embeddings: Tensor) -> nn.Linear:
+def linear_projector(features: int, embeddings: nn.Embedding) -> nn.Linear:
     """-> the projection of an image's features into a decoder with these word embeddings, as it starts"""
-    projector = nn.Linear(features, embeddings.shape[1])
+    projector = nn.Linear(features, embeddings.embedding_dim)
     # An image of unit features starts out as long as a word: its outputs have the spread of the word embeddings.
-    nn.init.normal_(projector.weight, std=embeddings.float().std().item() / math.sqrt(features))
+    spread = of_whole(embeddings.weight, lambda weight: weight.float().std().item())
+    nn.init.normal_(projector.weight, std=spread / math.sqrt(features))
     nn.init.zeros_(projector.bias)
     return projector
 
