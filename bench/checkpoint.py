@@ -146,7 +146,7 @@ class Checkpoints:
         return due or self.asked is not None
 
     def save(self, phase: int, step: int, model: nn.Module, optimizer: Any = None) -> None:
-        """Save a phase at a step, with what it trains. Errors: Stopped where a signal asked for it; InputError where the disk does not take it."""
+        """Save a phase at a step. Errors: Stopped where a signal asked for it; InputError where the disk does not take it."""
         self._write(phase, step, fitted=(model, optimizer) if step else None)
         if self._anyone_asked():
             raise Stopped(f"stopped by {self.asked or 'another process'} in task {self.task + 1} after step {step}")

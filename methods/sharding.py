@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from data.errors import InputError
 from methods.config import Training
 from methods.optim import make_optimizer
 
@@ -223,7 +222,10 @@ def _share(target: Tensor, value: Tensor) -> Tensor:
 
 
 def fit_state(model: nn.Module, optimizer: Any) -> dict[str, Tensor]:
-    """-> what an interrupted `fit` goes on from, whole and on every process: KEY/NAME of a trained parameter, "weight" or the optimizer's"""
+    """-> what an interrupted `fit` goes on from, whole and on every process.
+
+    Named KEY/NAME: the key is "weight" or one of the optimizer's, the name is a trained parameter's.
+    """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     states = inner(optimizer).state
     keys = [key for key, value in next(iter(states.values())).items() if value.ndim]
@@ -247,19 +249,20 @@ def load_fit_state(model: nn.Module, optimizer: Any, kept: dict[str, Tensor], st
         key, _, parameter = name.partition("/")
         by_key.setdefault(key, {})[parameter] = value
     load_trained(model, by_key.pop("weight"))
-    inner_one = inner(optimizer)
-    for group in inner_one.param_groups:
-        for parameter in group["params"]:
-            fresh = {key: torch.zeros_like(parameter) for key in by_key}
-            inner_one.state[parameter] = {**fresh, "step": torch.tensor(float(step))} if "exp_avg" in by_key else fresh
-    if hasattr(engine := optimizer.optimizer, "_lazy_init_hp_params_optimizer_state"):
-        engine._lazy_init_hp_params_optimizer_state()  # ZeRO-2 keeps views of them
+    zero, states = optimizer.optimizer, inner(optimizer).state
+    # DeepSpeed's optimizer works on flat parts of the parameters: ZeRO-3 and ZeRO-2 have a name each for them.
+    flat = getattr(zero, "fp32_partitioned_groups_flat", None) or getattr(zero, "single_partition_of_fp32_groups", None)
+    for parameter in flat or [parameter for group in zero.param_groups for parameter in group["params"]]:
+        fresh = {key: torch.zeros_like(parameter) for key in by_key}
+        states[parameter] = {**fresh, "step": torch.tensor(float(step))} if "exp_avg" in by_key else fresh
+    if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
+        zero._lazy_init_hp_params_optimizer_state()  # ZeRO-2 keeps views of them
     parameters = dict(model.named_parameters())
     for key, values in by_key.items():
         for name, value in values.items():
             target = parameters[name]
-            if target in inner_one.state:
-                _put(inner_one.state[target][key], value)
+            if target in states:
+                _put(states[target][key], value)
             elif hasattr(target, "ds_id"):
                 from deepspeed.utils import safe_set_local_optimizer_state
 
