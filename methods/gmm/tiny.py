@@ -42,7 +42,9 @@ def _instructblip() -> Any:
     from transformers import InstructBlipConfig
 
     qformer = {**QFORMER, "vocab_size": 400, "cross_attention_frequency": 1}
-    return InstructBlipConfig(vision_config=VISION, qformer_config=qformer, text_config=LLAMA, num_query_tokens=4, image_token_index=3)
+    return InstructBlipConfig(
+        vision_config=VISION, qformer_config=qformer, text_config=LLAMA, num_query_tokens=4, image_token_index=3
+    )
 
 
 def _blip2() -> Any:
