@@ -55,6 +55,7 @@ class Checkpoints:
         self.spent = 0.0  # seconds of training of the last task that was learnt, over all attempts
         self.saved_at = time.monotonic()
         self.asked: str | None = None  # the signal that asked the run to stop
+        self.asked_at = 0.0
         self.training = False
 
     @contextlib.contextmanager
@@ -176,8 +177,10 @@ class Checkpoints:
 
     def _signalled(self, number: int, _frame: Any) -> None:
         if self.asked:
+            if time.monotonic() - self.asked_at < 2:  # torchrun passes a signal on that may have come by itself
+                return
             raise KeyboardInterrupt
-        self.asked = signal.Signals(number).name
+        self.asked, self.asked_at = signal.Signals(number).name, time.monotonic()
         if not self.training:  # a step of `fit` is brought to its end first; all else follows again from the last checkpoint
             raise Stopped(f"stopped by {self.asked} in task {self.task + 1}")
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from accelerate.utils import SAFE_WEIGHTS_NAME, extract_model_from_parallel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -52,6 +53,8 @@ def saving(folder: Path, work: Path | None = None) -> Iterator[None]:
     """Errors: InputError where the disk does not take what is written. What was written before stays; `work` is removed."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)

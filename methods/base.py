@@ -67,6 +67,10 @@ class Method(ABC):
         """
         return
 
+    def shape(self, names: tuple[str, ...]) -> tuple[Any, tuple[int, int], int] | None:
+        """-> of a generative method, for a plan: its model, L and D of an image's features, tokens of the longest answer to these names"""
+        return None
+
     def stored(self) -> list[Stored]:
         """-> what is kept from the past"""
         return []

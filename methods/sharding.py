@@ -61,6 +61,33 @@ def in_shares() -> Iterator[None]:
             loaded_whole(state.deepspeed_plugin)
 
 
+_weightless = False
+
+
+def is_weightless() -> bool:
+    return _weightless
+
+
+@contextlib.contextmanager
+def weightless() -> Iterator[None]:
+    """Inside the block transformers makes models in their shape alone, on the meta device, and `place` leaves them there: for plans."""
+    global _weightless
+    from transformers import PreTrainedModel
+
+    def shape(cls: type, folder: Any, *_: Any, config: Any = None, dtype: Any = None, output_loading_info: bool = False, **__: Any) -> Any:
+        config = config or cls.config_class.from_pretrained(folder)
+        with torch.device("meta"):
+            model = cls._from_config(config, **({} if dtype is None else {"dtype": dtype}))
+        return (model, {"missing_keys": [], "mismatched_keys": []}) if output_loading_info else model
+
+    plain, _weightless = PreTrainedModel.__dict__["from_pretrained"], True
+    PreTrainedModel.from_pretrained = classmethod(shape)
+    try:
+        yield
+    finally:
+        PreTrainedModel.from_pretrained, _weightless = plain, False
+
+
 def loaded_whole(plugin: Any) -> None:
     """From here on transformers takes no notice of DeepSpeed, which else would leave every model that it loads in shares."""
     from transformers.integrations import unset_hf_deepspeed_config
@@ -83,6 +110,8 @@ def held(model: nn.Module) -> int:
 
 def of_whole(weight: Tensor, measure: Callable[[Tensor], float]) -> float:
     """-> measure(weight) of a weight loaded `in_shares`, the same on every process"""
+    if is_weightless():
+        return 1.0  # of a plan, in which nothing is computed
     if not is_sharded():
         return measure(weight)
     with gathered([weight]):
@@ -101,12 +130,16 @@ def gathered(weights: list[Tensor], changed_by: int | None = None):
 
 def place(accelerator: Accelerator, model: nn.Module, options: Training) -> None:
     """Bring a model that does not grow to the device, in shares where the launch says so. Once a run, before it is used."""
+    if is_weightless():
+        return
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         config = accelerator.deepspeed_plugin.deepspeed_config
         config["gradient_clipping"] = options.clip or 0.0  # DeepSpeed clips by itself
         config["train_micro_batch_size_per_gpu"] = 1  # a formality: `fit` cuts the batches
         config["train_batch_size"] = accelerator.num_processes
         config["zero_force_ds_cpu_optimizer"] = False  # what trains is small: torch's optimizer serves on a CPU, too
+        trained = sum(elements(parameter) for parameter in model.parameters() if parameter.requires_grad)
+        config["zero_optimization"].setdefault("reduce_bucket_size", max(1, trained))  # else a buffer of two gigabytes
         _engines[model] = accelerator.prepare(model, make_optimizer(model, options))
     elif accelerator.distributed_type == DistributedType.FSDP:
         fsdp2_prepare_model(accelerator, model)

@@ -63,16 +63,19 @@ class VLM(nn.Module):
         The mean is per row, not over the batch's tokens, so that long names weigh no more and ranks can be averaged.
         """
         inputs = torch.cat([self._embed_prompt(features), self.decoder.get_input_embeddings()(tokens[:, :-1])], 1)
-        if self.tuned or self.recompute:
-            before = self.decoder.get_input_embeddings()(self.prompt.before.to(inputs.device)).expand(len(inputs), -1, -1)
-            hidden = self.decoder.base_model(inputs_embeds=torch.cat([before, inputs], 1), use_cache=False).last_hidden_state
-        else:
-            cache = self._cache(len(inputs))
-            hidden = self.decoder.base_model(inputs_embeds=inputs, past_key_values=cache, use_cache=True).last_hidden_state
+        hidden = self.read(inputs)
         logits = self.decoder.get_output_embeddings()(hidden[:, -tokens.shape[1] :][mask])  # [answer tokens, V]
         losses = cross_entropy(logits.float(), tokens[mask], reduction="none")
         per_row = torch.zeros(mask.shape, device=losses.device).masked_scatter(mask, losses)
         return per_row.sum(1) / mask.sum(1)
+
+    def read(self, inputs: Tensor) -> Tensor:
+        """image, question and answer as embeddings [B, L, E] -> the decoder's last states, of them and maybe of what comes before"""
+        if self.tuned or self.recompute:
+            before = self.decoder.get_input_embeddings()(self.prompt.before.to(inputs.device)).expand(len(inputs), -1, -1)
+            return self.decoder.base_model(inputs_embeds=torch.cat([before, inputs], 1), use_cache=False).last_hidden_state
+        cache = self._cache(len(inputs))
+        return self.decoder.base_model(inputs_embeds=inputs, past_key_values=cache, use_cache=True).last_hidden_state
 
     def answer(self, features: Tensor, max_new_tokens: int) -> list[str]:
         """Greedy answers, each stopped at its own end token. features [B, L, D] -> B texts
