@@ -28,7 +28,8 @@ from bench.saving import keep_trained, link, load_prepared, saving, sound
 from data.cache import file_sha256, sync
 from data.errors import InputError
 from methods.base import Method
-from methods.sharding import fit_state, is_sharded, load_fit_state, load_trained, trained_state
+from methods.sharding import is_sharded
+from methods.states import fit_state, load_fit_state, load_trained, trained_state
 
 SCHEMA = 1
 KEPT = 2  # checkpoints

@@ -40,7 +40,7 @@ def layout(accelerator: Accelerator) -> Layout:
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         plugin = accelerator.deepspeed_plugin
         away = [plugin.hf_ds_config.get_value(f"zero_optimization.offload_{part}.device", "none") for part in ("param", "optimizer")]
-        stage = max(plugin.zero_stage, 2)
+        stage = plugin.zero_stage
         return Layout(f"ZeRO-{stage}", world, bf16, stage == 3 and away[0] not in ("none", None), away[1] not in ("none", None))
     if accelerator.distributed_type == DistributedType.FSDP:
         away = bool(accelerator.state.fsdp_plugin.cpu_offload)

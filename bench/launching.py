@@ -61,4 +61,7 @@ def _check_sharded(accelerator: Accelerator) -> None:
             raise InputError("fsdp_version: 1 is not supported: launch with launch/fsdp2.yaml")
         disable_fsdp_ram_efficient_loading()
     else:
+        stage = accelerator.deepspeed_plugin.zero_stage
+        if stage not in (2, 3):
+            raise InputError(f"zero_stage: {stage} is not supported: launch with launch/zero2.yaml or launch/zero3.yaml")
         loaded_whole(accelerator.deepspeed_plugin)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.errors import InputError
-from methods.sharding import trained_state
+from methods.states import trained_state
 
 
 def keep_trained(models: list[nn.Module], weights: list[dict[str, Tensor]], _folder: str) -> None:

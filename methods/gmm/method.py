@@ -20,7 +20,8 @@ from methods.gmm.models import load_vlm
 from methods.gmm.prompt import read_answer
 from methods.gmm.vlm import VLM
 from methods.memory import ExemplarMemory
-from methods.sharding import load_trained, place, trained_state
+from methods.sharding import is_sharded, place
+from methods.states import load_trained, trained_state
 from methods.training import current, embed, fit
 
 
@@ -39,6 +40,8 @@ class GMM(Method):
         super().__init__(config, accelerator)
         one_of("method.scoring", config.scoring, SCORING)
         self.scoring = SCORING[config.scoring]
+        if is_sharded():
+            _check_shares(config)
         self.encoder, self.vlm = load_vlm(config)
         place(accelerator, self.vlm, config)
         self.text_encoder = make_text_encoder(config.text_encoder, self.vlm) if config.scoring == "nearest" else None
@@ -101,3 +104,11 @@ class GMM(Method):
             raise InputError("the checkpoint is of another generative model: use the method.vlm it was written with")
         self.memory.load_state_dict(state["memory"])
         self.names = list(state["names"])
+
+
+def _check_shares(options: config.GMM) -> None:
+    """Errors: InputError for what does not go with a decoder in shares"""
+    if options.quantize is not None:
+        raise InputError(f"method.quantize={options.quantize} is for a whole decoder: leave it out, or launch without DeepSpeed and FSDP")
+    if options.scoring == "nearest" and options.text_encoder == "decoder":
+        raise InputError("method.text_encoder=decoder reads words that lie in shares under DeepSpeed and FSDP: use minilm or open_clip:NAME")

@@ -10,12 +10,14 @@ import sys
 
 import torch
 from accelerate.utils import gather_object
+from torch.distributed.tensor import DTensor
 
 from bench import engine
 from bench.config import resolve
 from bench.launching import make_accelerator
 from bench.tracking import Tracking
-from methods.sharding import elements, held, trained_state
+from methods.sharding import elements
+from methods.states import trained_state
 from tests.sharding import models
 
 seen: dict = {"losses": []}
@@ -36,6 +38,13 @@ def training(self, values, log=Tracking.training):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def held(vlm) -> float:
+    """-> the share of the parameters that lies on this process"""
+    trained_state(vlm)  # FSDP2 gives back what it keeps of the last call
+    own = [p.ds_tensor if hasattr(p, "ds_tensor") else p.to_local() if isinstance(p, DTensor) else p for p in vlm.parameters()]
+    return sum(share.numel() for share in own) / sum(map(elements, vlm.parameters()))
+
+
 def answers(vlm, accelerator) -> list[list[str]]:
     """-> what the model in shares says and what a whole one says: ranks with unequal batches, whose rows stop at unequal lengths"""
     whole = models.whole(vlm, trained_state(vlm))
@@ -54,7 +63,7 @@ if __name__ == "__main__":
     accelerator = make_accelerator(config)
     record, path = engine.run(config, accelerator)
     vlm = seen["method"].vlm
-    shares = gather_object([held(vlm) / sum(map(elements, vlm.parameters()))])
+    shares = gather_object([held(vlm)])
     said = gather_object([answers(vlm, accelerator)])
     if accelerator.is_main_process:
         kind = accelerator.distributed_type.value
