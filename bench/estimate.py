@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
+from data.errors import one_of
 from methods.batches import GlobalBatches
 
 GIB = 2**30
@@ -48,10 +49,11 @@ def layout(accelerator: Accelerator) -> Layout:
     return Layout("copies" if world > 1 else "one process", world, bf16)
 
 
-def device_bytes(vlm: nn.Module, options: Any, how: Layout, features: tuple[int, int], answer: int) -> dict[str, float]:
-    """-> bytes on the busiest device at the peak of a training step, by what takes them
+def device_bytes(vlm: nn.Module, options: Any, how: Layout, features: tuple[int, int], answer: int, asked: int = 0) -> dict[str, float]:
+    """-> bytes on the busiest device at the peak of a training step, or of answering if that takes more, by what takes them
 
-    vlm: a `VLM` without weights; options: the method's; features: L and D of an image; answer: tokens of the longest one.
+    vlm: a `VLM` without weights; options: the method's; features: L and D of an image; answer: tokens of the longest one; asked: rows that
+    are answered at once, 0 = none.
     """
     frozen = [p for p in vlm.parameters() if not p.requires_grad]
     trained = sum(p.numel() for p in vlm.parameters() if p.requires_grad)
@@ -62,6 +64,7 @@ def device_bytes(vlm: nn.Module, options: Any, how: Layout, features: tuple[int,
     share = how.world if how.kind in ("ZeRO-3", "FSDP2") else 1
     split = how.world if share > 1 or deepspeed else 1  # of gradients and optimizer
     weights = 0.0 if how.weights_off else (stored + own) / share
+    one_of("method.optimizer", options.optimizer, ("sgd", "adamw"))
     states = {"adamw": 2, "sgd": 1 if options.momentum else 0}[options.optimizer] + deepspeed  # DeepSpeed's master weights
     rows = largest_micro_batch(options.batch_size, options.accumulate, how.world)
     return {
@@ -69,7 +72,7 @@ def device_bytes(vlm: nn.Module, options: Any, how: Layout, features: tuple[int,
         "gathered": _gathered(vlm, how, frozen, trained),
         "gradients": trained * MASTER * (1 / split + (deepspeed or how.kind == "copies")),  # and the buffer they are averaged in
         "optimizer": 0.0 if how.optimizer_off else trained * MASTER * states / split,
-        "activations": activations(vlm, rows, features, answer, how),
+        "activations": max(activations(vlm, rows, features, answer, how), answering(vlm, asked, features, options.max_new_tokens, how)),
     }
 
 
@@ -95,10 +98,7 @@ def activations(vlm: nn.Module, rows: int, features: tuple[int, int], answer: in
     """-> bytes that a forward pass of `rows` rows keeps for the backward pass, with the logits of the answers"""
     embeddings = vlm.decoder.get_input_embeddings()
     dtype = torch.bfloat16 if how.half else embeddings.weight.dtype
-    device = next(vlm.projector.parameters()).device
-    with torch.no_grad():
-        image = vlm.projector(torch.zeros(1, *features, device=device, dtype=next(vlm.projector.parameters()).dtype))
-    length = image.shape[1] + len(vlm.prompt.question) + answer - 1
+    length = _visual_tokens(vlm, features) + len(vlm.prompt.question) + answer - 1
     with _half(vlm.decoder) if how.half else contextlib.nullcontext():
         inputs = torch.zeros(rows, length, embeddings.embedding_dim, device="meta", dtype=dtype, requires_grad=True)
         kept = saved_bytes(vlm, inputs)
@@ -106,6 +106,30 @@ def activations(vlm: nn.Module, rows: int, features: tuple[int, int], answer: in
     bytes_a_logit = dtype.itemsize + 8 + (4 if dtype.itemsize < 4 else 0)
     head = vlm.decoder.get_output_embeddings().weight
     return kept + rows * answer * head.shape[0] * bytes_a_logit
+
+
+def answering(vlm: nn.Module, rows: int, features: tuple[int, int], longest: int, how: Layout) -> float:
+    """-> bytes of the keys and values of `rows` rows when their answers are `longest` tokens long, and of the logits of their opening"""
+    if not rows:
+        return 0.0
+    decoder, opening = vlm.decoder, len(vlm.prompt.opening)
+    dtype = torch.bfloat16 if how.half else decoder.get_input_embeddings().weight.dtype
+    with torch.no_grad(), _attention_of_kernels():
+        cache = vlm._cache(1)
+        length = _visual_tokens(vlm, features) + len(vlm.prompt.question) + opening
+        words = decoder.get_input_embeddings()
+        inputs = torch.zeros(1, length, words.embedding_dim, device="meta", dtype=words.weight.dtype)
+        decoder.base_model(inputs_embeds=inputs, past_key_values=cache, use_cache=True)
+    numbers = sum(layer.keys[0, :, 0].numel() + layer.values[0, :, 0].numel() for layer in cache.layers)  # a token
+    tokens = cache.get_seq_length() + longest - opening
+    return rows * dtype.itemsize * (numbers * tokens + (opening + 1) * decoder.get_output_embeddings().weight.shape[0])
+
+
+def _visual_tokens(vlm: nn.Module, features: tuple[int, int]) -> int:
+    """-> tokens that an image becomes"""
+    weight = next(vlm.projector.parameters())
+    with torch.no_grad():
+        return vlm.projector(torch.zeros(1, *features, device=weight.device, dtype=weight.dtype)).shape[1]
 
 
 def saved_bytes(vlm: nn.Module, inputs: Tensor) -> int:

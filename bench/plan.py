@@ -70,7 +70,7 @@ def _model(config: DictConfig, accelerator: Accelerator, method: Method, stream:
     model, features, answer = shape
     count, how, memory = method.parameters(), layout(accelerator), device_memory(accelerator)
     yield f"model    {count['total']:,} parameters, of which {count['trainable']:,} train"
-    taken = device_bytes(model, config.method, how, features, answer)
+    taken = device_bytes(model, config.method, how, features, answer, config.eval_batch_size)
     yield describe(taken, how, memory)
     seen = [sum(stream.sizes[:task]) for task in range(len(stream))]
     rows = [len(stream[task].train) for task in range(len(stream))]

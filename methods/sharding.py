@@ -42,7 +42,7 @@ def in_shares() -> Iterator[None]:
     Under ZeRO-3 each process keeps its share of each weight as it is read; under FSDP2 the first one holds the weights in main
     memory and the others none, until `place` deals them out. Outside of the block models are loaded whole, for use as they are.
     """
-    state = AcceleratorState() if is_sharded() else None
+    state = AcceleratorState() if is_sharded() and not _weightless else None
     if state is None:
         yield
     elif state.distributed_type == DistributedType.FSDP:
@@ -61,10 +61,6 @@ def in_shares() -> Iterator[None]:
 
 
 _weightless = False
-
-
-def is_weightless() -> bool:
-    return _weightless
 
 
 @contextlib.contextmanager
@@ -102,7 +98,7 @@ def elements(parameter: Tensor) -> int:
 
 def of_whole(weight: Tensor, measure: Callable[[Tensor], float]) -> float:
     """-> measure(weight) of a weight loaded `in_shares`, the same on every process"""
-    if is_weightless():
+    if _weightless:
         return 1.0  # of a plan, in which nothing is computed
     if not is_sharded():
         return measure(weight)
@@ -122,7 +118,7 @@ def gathered(weights: list[Tensor], changed_by: int | None = None):
 
 def place(accelerator: Accelerator, model: nn.Module, options: Training) -> None:
     """Bring a model that does not grow to the device, in shares where the launch says so. Once a run, before it is used."""
-    if is_weightless():
+    if _weightless:
         return
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         config = accelerator.deepspeed_plugin.deepspeed_config

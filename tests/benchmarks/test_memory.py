@@ -16,14 +16,13 @@ PARALLEL = ["--num_processes", "2", "--mixed_precision", "no"]
 
 
 @pytest.mark.parametrize("rows", [8, 32])
-@pytest.mark.parametrize(
-    "launch", [["cpu"], ["zero2", *PARALLEL], ["zero3", *PARALLEL], ["fsdp2", *PARALLEL]], ids=lambda launch: launch[0]
-)
-def test_plan_is_within_15_percent(launch, rows, tmp_path, capsys):
-    file, *options = launch
+@pytest.mark.parametrize("file", ["cpu", "zero2", "zero3", "fsdp2"])
+def test_plan_is_within_15_percent(file, rows, tmp_path, capsys):
+    options = PARALLEL if file != "cpu" else []
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "launch" / f"{file}.yaml"), *options]
     script = [str(ROOT / "tests" / "sharding" / "measure.py"), str(tmp_path / "report.json"), f"method.batch_size={rows}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment["MALLOC_MMAP_THRESHOLD_"] = "65536"  # what is freed goes back at once, as in the counts of a GPU's memory
     done = subprocess.run(command + script, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=800, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads((tmp_path / "report.json").read_text())

@@ -16,6 +16,7 @@ from data.errors import InputError
 from methods.config import GMM
 from methods.gmm.method import _check_shares
 
+OLD = SimpleNamespace(fsdp_version=1)
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 
 
@@ -41,7 +42,7 @@ def test_options_that_need_a_whole_decoder(options, sentence):
     [
         ({"mixed_precision": "fp16"}, "use precision=bf16"),
         (
-            {"distributed_type": DistributedType.FSDP, "state": SimpleNamespace(fsdp_plugin=SimpleNamespace(fsdp_version=1))},
+            {"distributed_type": DistributedType.FSDP, "state": SimpleNamespace(fsdp_plugin=OLD)},
             "launch/fsdp2.yaml",
         ),
         ({"deepspeed_plugin": SimpleNamespace(zero_stage=1)}, "zero_stage: 1 is not supported"),
