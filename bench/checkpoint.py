@@ -19,15 +19,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.saving import keep_trained, link, load_trained, saving, sound, trained_state
+from bench.saving import keep_trained, link, load_prepared, saving, sound
 from data.cache import file_sha256, sync
 from data.errors import InputError
 from methods.base import Method
+from methods.sharding import is_sharded
+from methods.states import fit_state, load_fit_state, load_trained, trained_state
 
 SCHEMA = 1
 KEPT = 2  # checkpoints
@@ -54,6 +56,7 @@ class Checkpoints:
         self.spent = 0.0  # seconds of training of the last task that was learnt, over all attempts
         self.saved_at = time.monotonic()
         self.asked: str | None = None  # the signal that asked the run to stop
+        self.asked_at = 0.0
         self.training = False
 
     @contextlib.contextmanager
@@ -114,25 +117,29 @@ class Checkpoints:
     def learnt(self, method: Method) -> None:
         """Keep the method as it is after a task."""
         self.spent = self._seconds()
-        self._write(0, 0, method)
+        self._write(0, 0, method=method)
         self.task, self.outcomes, self.restored, self.train_s = self.task + 1, {}, None, 0.0
 
     def finished(self, phase: int, model: nn.Module) -> bool:
         """-> did this phase of the task end before the run was interrupted? Then the model gets its outcome."""
         if phase in self.outcomes:
-            model.load_state_dict(self.outcomes[phase], strict=False)
+            load_trained(model, self.outcomes[phase])
         return phase in self.outcomes
 
-    def resume(self, phase: int) -> int:
-        """Bring what the accelerator has prepared to where the phase was interrupted. -> the steps done"""
+    def resume(self, phase: int, model: nn.Module, optimizer: Any) -> int:
+        """Bring what the accelerator has prepared of the two to where the phase was interrupted. -> the steps done"""
         self.training = True
         restored, self.restored = self.restored, None
         if restored is None or restored[1]["phase"] != phase or not restored[1]["step"]:
             return 0
-        hook = self.accelerator.register_load_state_pre_hook(load_trained)
-        strict = {"load_module_strict": False} if self.accelerator.distributed_type == DistributedType.DEEPSPEED else {}
-        self.accelerator.load_state(str(restored[0] / "accelerate"), **strict)
-        hook.remove()
+        if (restored[0] / "fit.safetensors").exists():  # written in shares, and fit for any number of processes
+            load_fit_state(model, optimizer, load_file(restored[0] / "fit.safetensors"), restored[1]["step"])
+        elif is_sharded():
+            raise InputError(f"{restored[0]} was written within a task without DeepSpeed or FSDP: go on without them, or use resume=never")
+        else:
+            hook = self.accelerator.register_load_state_pre_hook(load_prepared)
+            self.accelerator.load_state(str(restored[0] / "accelerate"))
+            hook.remove()
         return restored[1]["step"]
 
     def wanted(self) -> bool:
@@ -140,9 +147,9 @@ class Checkpoints:
         due = self.accelerator.is_main_process and time.monotonic() - self.saved_at >= 60 * self.minutes
         return due or self.asked is not None
 
-    def save(self, phase: int, step: int) -> None:
+    def save(self, phase: int, step: int, model: nn.Module, optimizer: Any = None) -> None:
         """Save a phase at a step. Errors: Stopped where a signal asked for it; InputError where the disk does not take it."""
-        self._write(phase, step, None)
+        self._write(phase, step, fitted=(model, optimizer) if step else None)
         if self._anyone_asked():
             raise Stopped(f"stopped by {self.asked or 'another process'} in task {self.task + 1} after step {step}")
 
@@ -151,7 +158,7 @@ class Checkpoints:
         self.training = False
         self.outcomes[phase] = {name: value.clone() for name, value in trained_state(model).items()}
         if self._anyone_asked():
-            self.save(phase + 1, 0)
+            self.save(phase + 1, 0, model)
 
     def done(self) -> None:
         """The record is written, and nothing here is needed any more."""
@@ -171,8 +178,10 @@ class Checkpoints:
 
     def _signalled(self, number: int, _frame: Any) -> None:
         if self.asked:
+            if time.monotonic() - self.asked_at < 2:  # torchrun passes a signal on that may have come by itself
+                return
             raise KeyboardInterrupt
-        self.asked = signal.Signals(number).name
+        self.asked, self.asked_at = signal.Signals(number).name, time.monotonic()
         if not self.training:  # a step of `fit` is brought to its end first; all else follows again from the last checkpoint
             raise Stopped(f"stopped by {self.asked} in task {self.task + 1}")
 
@@ -199,7 +208,7 @@ class Checkpoints:
             return False
         return all(file_sha256(folder / name) == sha256 for name, sha256 in manifest["files"].items())
 
-    def _write(self, phase: int, step: int, method: Method | None) -> None:
+    def _write(self, phase: int, step: int, method: Method | None = None, fitted: tuple[nn.Module, Any] | None = None) -> None:
         """Write the next checkpoint (of the method after its task, where one is given) and remove all but the newest two."""
         old = sorted(self.folder.glob("checkpoint-??????"))
         (path,) = broadcast_object_list([self.folder / f"checkpoint-{int(old[-1].name[-6:]) + 1 if old else 1:06d}"])
@@ -209,8 +218,8 @@ class Checkpoints:
                 shutil.rmtree(work, ignore_errors=True)
                 work.mkdir()
             self.accelerator.wait_for_everyone()
-            if step:
-                self._save_prepared(work / "accelerate")
+            if fitted is not None:
+                self._save_fitted(work, *fitted)
             state = method.state_dict() if method is not None else None  # gathers on every rank what is sharded
             self.accelerator.wait_for_everyone()
             if main:
@@ -226,11 +235,15 @@ class Checkpoints:
             self.base = path / "state.pt"
         self.saved_at = time.monotonic()
 
-    def _save_prepared(self, folder: Path) -> None:
-        """What `fit` trains (weights, optimizer, scaler) through accelerate, which knows how to save what is sharded."""
+    def _save_fitted(self, work: Path, model: nn.Module, optimizer: Any) -> None:
+        """What `fit` trains (weights, optimizer, scaler). In shares it is gathered: it is little, and fits any number of processes."""
+        if is_sharded():
+            state = fit_state(model, optimizer)
+            if self.accelerator.is_main_process:
+                save_file(state, work / "fit.safetensors")
+            return
         hook = self.accelerator.register_save_state_pre_hook(keep_trained)
-        sharded = {"exclude_frozen_parameters": True} if self.accelerator.distributed_type == DistributedType.DEEPSPEED else {}
-        self.accelerator.save_state(str(folder), **sharded)
+        self.accelerator.save_state(str(work / "accelerate"))
         hook.remove()
 
     def _save_states(self, work: Path, state: dict[str, Any] | None) -> None:

@@ -80,7 +80,7 @@ def _list(arguments: list[str]) -> int:
 def listed(kind: str) -> list[str]:
     """-> the names that `method=`, `stream=`, `method.vlm=` or `experiment=` take, those of installed plugins among them"""
     if kind == "vlms":
-        from methods.gmm.vlm import VLMS
+        from methods.gmm.models import VLMS
 
         return sorted(VLMS)
     from bench import config

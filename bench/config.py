@@ -23,7 +23,7 @@ from data.config import STREAMS, StreamConfig
 from data.config import UNHASHED as STREAM_UNHASHED
 from data.errors import InputError, one_of, unknown
 from data.sources import SOURCES
-from methods.config import CONFIGS, METHODS
+from methods.config import CONFIGS, LATER, METHODS
 
 
 @dataclass
@@ -59,6 +59,9 @@ def hashed(config: dict[str, Any]) -> dict[str, Any]:
     plain = {key: value for key, value in config.items() if key not in UNHASHED}
     if isinstance(plain.get("stream"), dict):
         plain["stream"] = {key: value for key, value in plain["stream"].items() if key not in STREAM_UNHASHED}
+    if isinstance(plain.get("method"), dict):
+        later = LATER.get(plain["method"].get("name"), {})
+        plain["method"] = {key: value for key, value in plain["method"].items() if key not in later or value != later[key]}
     return plain
 
 

@@ -6,7 +6,6 @@ Shapes: T tasks.
 import contextlib
 import gc
 import hashlib
-import os
 import resource
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -24,38 +23,20 @@ from bench import record as records
 from bench.checkpoint import Checkpoints
 from bench.config import config_hash
 from bench.evaluation import Scores, evaluate, tally
+from bench.launching import make_accelerator
 from bench.metrics import summarise
 from bench.pictures import write_pictures
 from bench.saving import saving
-from bench.tracking import Tracking, check_tracker
+from bench.tracking import Tracking
 from data.cache import atomic
-from data.errors import InputError, one_of
+from data.errors import InputError
 from data.source import load
 from data.stream import Rows, Task, TaskStream
 from methods.base import Method, Stored, method_class
 from methods.batches import derive_seed
 from methods.features import with_features
+from methods.sharding import is_sharded
 from methods.training import Session, session
-
-
-def make_accelerator(config: DictConfig) -> Accelerator:
-    """-> the accelerator of this process; started by `accelerate launch`, torchrun or plainly"""
-    check_tracker(config.tracker)
-    one_of("precision", config.precision or "no", ("no", "bf16", "fp16"))
-    if config.precision == "fp16" and not torch.cuda.is_available():
-        raise InputError("precision=fp16 needs a GPU: use bf16 or no")
-    cpu, world = not torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
-    handlers = [InitProcessGroupKwargs(backend="gloo")] if cpu and world > 1 else []
-    accelerator = Accelerator(
-        cpu=cpu,
-        mixed_precision=config.precision,
-        kwargs_handlers=handlers,
-        log_with=None if config.tracker == "none" else config.tracker,
-        project_dir=config.results,
-    )
-    if accelerator.num_processes != world:
-        raise RuntimeError(f"{accelerator.num_processes} processes joined where {world} were launched")
-    return accelerator
 
 
 def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dict[str, Any], Path]:
@@ -170,7 +151,13 @@ def show_pictures(accelerator: Accelerator, method: Method, task: Task, path: Pa
 def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream) -> Method:
     """-> the method, alike on every rank; if it has a frozen encoder, the stream gives its cached features from now on"""
     set_seed(derive_seed(config.seed) % 2**32)
-    method = method_class(config.method.name)(config.method, accelerator)
+    learner = method_class(config.method.name)
+    if is_sharded() and learner.trained and not learner.sharded:
+        raise InputError(
+            f"method={config.method.name} trains a network of its own, which DeepSpeed and FSDP are not for: "
+            "launch it with --multi_gpu, or on the CPU with launch/cpu2.yaml"
+        )
+    method = learner(config.method, accelerator)
     if stream.scenario not in method.scenarios:
         raise InputError(f"method={config.method.name} needs tasks that bring new classes: choose a class-incremental stream")
     method.check(len(stream.class_names))

@@ -22,6 +22,9 @@ from methods.base import Method
 from methods.training import embed
 
 
+NONE = -1  # in place of a class where a method rules out every one
+
+
 def evaluate(accelerator: Accelerator, method: Method, stream: TaskStream, number: int, config: DictConfig) -> pd.DataFrame:
     """Score the test rows of tasks 0..number, in one shuffled pool. -> a row each: index, label, task, prediction, …"""
     rows = stream.seen(number)
@@ -31,16 +34,16 @@ def evaluate(accelerator: Accelerator, method: Method, stream: TaskStream, numbe
     def score(batch: Batch) -> tuple[Any, ...]:
         prediction = method.predict(batch.inputs)
         scores = prediction.scores.float()
-        if scores.shape != (len(batch.labels), classes) or not bool(torch.isfinite(scores).all()):
-            raise RuntimeError(f"{type(method).__name__}.predict gave scores {tuple(scores.shape)}, or values that are not finite")
+        if scores.shape != (len(batch.labels), classes) or bool((scores.isnan() | scores.isposinf()).any()):
+            raise RuntimeError(f"{type(method).__name__}.predict gave scores {tuple(scores.shape)}, or values that are no scores")
         inside = task_of_class.to(scores.device) == task_of_class.to(scores.device)[batch.labels.to(scores.device)][:, None]
-        best = scores.max(1)
-        within = scores.masked_fill(~inside, -torch.inf).argmax(1)
+        best, within = scores.max(1), scores.masked_fill(~inside, -torch.inf).max(1)
+        guess, within = (found.indices.masked_fill(found.values.isneginf(), NONE) for found in (best, within))
         answers = prediction.answers or [""] * len(scores)
         invalid = prediction.invalid if prediction.invalid is not None else torch.full((len(scores),), -1)
         head = prediction.head_scores
         head = head.argmax(1) if head is not None else torch.full((len(scores),), -1)
-        return best.indices, within, best.values, invalid.int(), head, list(answers)
+        return guess, within, best.values.masked_fill(guess == NONE, 0.0), invalid.int(), head, list(answers)
 
     predicted, within, value, invalid, head, answers = embed(
         accelerator, score, rows, config.eval_batch_size, "evaluating" if config.progress else None

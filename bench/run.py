@@ -61,6 +61,10 @@ def _run(config) -> int:
     accelerator = make_accelerator(config)
     try:
         record, path = run(config, accelerator)
+    except torch.OutOfMemoryError:
+        from bench.estimate import REMEDY
+
+        raise InputError(f"the GPU's memory is full: {REMEDY}; dry_run=true says what a run needs") from None
     except Stopped as stopped:
         if accelerator.is_main_process:
             print(f"{stopped}: what was learnt is saved; the same command goes on", file=sys.stderr)

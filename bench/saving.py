@@ -7,18 +7,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from accelerate.utils import SAFE_WEIGHTS_NAME, extract_model_from_parallel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data.errors import InputError
-
-
-def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """-> the weights and buffers that training can change: all but the frozen parameters"""
-    frozen = {name for name, parameter in model.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
-    return {name: value.detach().contiguous() for name, value in model.state_dict().items() if name not in frozen}
+from methods.states import trained_state
 
 
 def keep_trained(models: list[nn.Module], weights: list[dict[str, Tensor]], _folder: str) -> None:
@@ -27,8 +23,8 @@ def keep_trained(models: list[nn.Module], weights: list[dict[str, Tensor]], _fol
         weights[number] = trained_state(extract_model_from_parallel(models[number]))
 
 
-def load_trained(models: list[nn.Module], folder: str) -> None:
-    """Before accelerate loads: the counterpart. Sharded models do not come here; their engine loads them."""
+def load_prepared(models: list[nn.Module], folder: str) -> None:
+    """Before accelerate loads: the counterpart. Models in shares do not come here."""
     if models:
         extract_model_from_parallel(models.pop()).load_state_dict(load_file(Path(folder) / SAFE_WEIGHTS_NAME), strict=False)
 
@@ -57,6 +53,8 @@ def saving(folder: Path, work: Path | None = None) -> Iterator[None]:
     """Errors: InputError where the disk does not take what is written. What was written before stays; `work` is removed."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)

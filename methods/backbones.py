@@ -68,37 +68,50 @@ class FrozenEncoder:
     module: nn.Module
     preprocess: Callable[[Tensor], Tensor]  # uint8 [B, 3, H, W] -> the module's input
     weights: dict[str, str]  # sha256 of the weights, by file
-    grid: int = 0  # side of the grid of positions kept beside the pooled feature
+    grid: int | None = 0  # side of the grid of positions kept beside the pooled feature; None = all positions and no pooled feature
 
     @property
     def features(self) -> int:
-        return self.module.features
+        return self.module.width if self.grid is None else self.module.features
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> [B, L, D]: the pooled feature map, then its grid x grid positions row by row: L = 1 + grid^2"""
         maps = self.module.maps(self.preprocess(images))
+        if self.grid is None:
+            return maps.flatten(2).transpose(1, 2) if self.module.convolutional else maps.flatten(1, -2)
         pooled = self.module.pool(maps)[:, None]
         return pooled if self.grid == 0 else torch.cat([pooled, adaptive_avg_pool2d(maps, self.grid).flatten(2).transpose(1, 2)], 1)
+
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """What the encoder gave, [B, L, D] -> one vector an image, [B, D]"""
+        return features[:, 0] if self.grid is not None else features.mean(1)
 
 
 PACKAGED_SIZE = 96  # pixels; chosen on validation rows of `digits` among 64, 96 and 128
 
 
-def frozen_encoder(name: str, grid: int = 0) -> FrozenEncoder:
-    """-> an encoder with published weights, frozen, that gives 1 + grid^2 vectors an image.
+def frozen_encoder(name: str, grid: int | None = 0, dtype: torch.dtype = torch.float32) -> FrozenEncoder:
+    """-> an encoder with published weights, frozen, that gives 1 + grid^2 vectors an image, or for None as many as it has.
 
-    name: packaged, or what `make_backbone` takes with timm: or open_clip:. Errors: InputError for an unknown name or missing weights.
+    name: packaged, or what `make_backbone` takes with timm:, open_clip: or hf:; dtype is of the last alone.
+    Errors: InputError for an unknown name or missing weights.
     """
     if name.partition(":")[0] not in LIBRARIES:
         one_of("encoder", name, ("packaged",))
-    module = make_backbone(name)
+        module = make_backbone(name)
+    else:
+        module = pretrained(name, dtype)
+    if grid is None and module.tells_one_vector:
+        raise InputError(f"encoder '{name}' gives one vector an image: set method.visual_tokens=1 and method.qformer=0")
     if grid and not module.convolutional:
         raise InputError(f"encoder '{name}' has no convolutional feature map to take visual tokens from: ask for one visual token")
     module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     size, title = module.size or PACKAGED_SIZE, "tf_efficientnet_lite0" if name == "packaged" else name
+    half = "" if dtype == torch.float32 or not name.startswith("hf:") else f"-{dtype}"
     return FrozenEncoder(
-        name=f"{title}@{size}-grid{grid}",
+        name=f"{title}@{size}-grid{grid}{half}",
         module=module,
         preprocess=lambda images: prepare(module, images, size).contiguous(memory_format=torch.channels_last),
         weights=module.weights,

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from data.errors import one_of
 from data.stream import Task
 from methods.config import METHODS
+from methods.sharding import elements
 
 
 class Prediction(NamedTuple):
-    scores: Tensor  # [B, C] over all classes seen so far; class-IL = argmax, task-IL = argmax inside the task
+    scores: Tensor  # [B, C] over all classes seen so far; class-IL = argmax, task-IL = argmax inside the task; -inf rules a class out
     answers: list[str] | None = None  # [B] generated texts, for generative methods
     invalid: Tensor | None = None  # [B] bool, answers that do not follow the asked form
     head_scores: Tensor | None = None  # [B, C] of the network's own head, where the method classifies by something else
@@ -35,9 +36,10 @@ class Method(ABC):
     """One continual learner. Nothing here knows the number of processes: `fit` and `embed` do."""
 
     Config: ClassVar[type]
-    scoring: ClassVar[str] = "argmax"  # the rule that turns an image into a class; leaderboards do not mix rules
+    scoring: str = "argmax"  # the rule that turns an image into a class; leaderboards do not mix rules
     scenarios: ClassVar[tuple[str, ...]] = ("class", "domain")  # what may be new in a task
     trained: ClassVar[bool] = True  # False: closed form, equal to the last bit on any number of processes
+    sharded: ClassVar[bool] = False  # True: trains through `methods.sharding.place`, and so under DeepSpeed and FSDP, too
     encoder: Any = None  # a FrozenEncoder: if set, rows come as its cached features instead of images
 
     def __init__(self, config: Any, accelerator: Accelerator):
@@ -65,6 +67,10 @@ class Method(ABC):
         """
         return
 
+    def shape(self, names: tuple[str, ...]) -> tuple[Any, tuple[int, int], int] | None:
+        """-> of a generative method, for a plan: its model, L and D of an image's features, tokens of the longest answer to these names"""
+        return None
+
     def stored(self) -> list[Stored]:
         """-> what is kept from the past"""
         return []
@@ -89,7 +95,7 @@ class Method(ABC):
         """-> numbers of parameters {"total", "trainable"}"""
         networks = self.networks() + ([self.encoder.module] if self.encoder is not None else [])
         every = {id(parameter): parameter for network in networks for parameter in network.parameters()}.values()
-        return {"total": sum(p.numel() for p in every), "trainable": sum(p.numel() for p in every if p.requires_grad)}
+        return {"total": sum(map(elements, every)), "trainable": sum(elements(p) for p in every if p.requires_grad)}
 
     def weights(self) -> dict[str, str]:
         """-> sha256 of every pretrained file used, by name"""

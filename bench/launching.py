@@ -1,0 +1,67 @@
+"""The accelerator of a process: what `accelerate launch`, torchrun or a plain start asked for, on GPUs or on the CPU."""
+
+import os
+
+import torch
+from accelerate import Accelerator, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+from accelerate.utils.fsdp_utils import disable_fsdp_ram_efficient_loading
+from omegaconf import DictConfig
+
+from bench.tracking import check_tracker
+from data.errors import InputError, one_of
+from methods.sharding import is_sharded, loaded_whole
+
+
+def make_accelerator(config: DictConfig) -> Accelerator:
+    """-> the accelerator of this process; started by `accelerate launch`, torchrun or plainly"""
+    check_tracker(config.tracker)
+    one_of("precision", config.precision or "no", ("no", "bf16", "fp16"))
+    if config.precision == "fp16" and not torch.cuda.is_available():
+        raise InputError("precision=fp16 needs a GPU: use bf16 or no")
+    cpu, world = not torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
+    deepspeed = _asked("ACCELERATE_USE_DEEPSPEED")
+    handlers = [InitProcessGroupKwargs(backend="gloo")] if cpu and world > 1 else []
+    accelerator = Accelerator(
+        cpu=cpu and not deepspeed,  # accelerate ignores DeepSpeed where it is told to use the CPU; it does so anyway
+        mixed_precision=config.precision,
+        kwargs_handlers=handlers,
+        log_with=None if config.tracker == "none" else config.tracker,
+        project_dir=config.results,
+    )
+    if accelerator.num_processes != world:
+        raise RuntimeError(f"{accelerator.num_processes} processes joined where {world} were launched")
+    if cpu and world > 1 and _asked("ACCELERATE_USE_FSDP"):
+        _fsdp_on_cpu(accelerator)
+    if is_sharded():
+        _check_sharded(accelerator)
+    return accelerator
+
+
+def _asked(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() == "true"
+
+
+def _fsdp_on_cpu(accelerator: Accelerator) -> None:
+    """accelerate knows FSDP on GPUs only; torch's runs on CPUs as well."""
+    plugin = FullyShardedDataParallelPlugin()
+    if accelerator.mixed_precision != "no":
+        plugin.set_mixed_precision(accelerator.mixed_precision)
+    accelerator.state.fsdp_plugin = plugin
+    accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+
+
+def _check_sharded(accelerator: Accelerator) -> None:
+    """Errors: InputError for what does not go with DeepSpeed or FSDP. Models are loaded whole from here on, but where `in_shares` is."""
+    if accelerator.mixed_precision == "fp16":
+        raise InputError("precision=fp16 is not for DeepSpeed and FSDP here: use precision=bf16")
+    if accelerator.distributed_type == DistributedType.FSDP:
+        if accelerator.state.fsdp_plugin.fsdp_version != 2:
+            raise InputError("fsdp_version: 1 is not supported: launch with launch/fsdp2.yaml")
+        disable_fsdp_ram_efficient_loading()
+    else:
+        stage = accelerator.deepspeed_plugin.zero_stage
+        if stage not in (2, 3):
+            raise InputError(f"zero_stage: {stage} is not supported: launch with launch/zero2.yaml or launch/zero3.yaml")
+        loaded_whole(accelerator.deepspeed_plugin)

