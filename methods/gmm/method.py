@@ -22,7 +22,6 @@ from methods.gmm.vlm import VLM
 from methods.memory import ExemplarMemory
 from methods.training import current, embed, fit
 
-
 SCORING = {
     "nearest": "nearest name to the generated text",
     "exact": "the generated text is the name",
