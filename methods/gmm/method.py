@@ -24,7 +24,6 @@ from methods.sharding import is_sharded, place
 from methods.states import load_trained, trained_state
 from methods.training import current, embed, fit
 
-
 SCORING = {
     "nearest": "nearest name to the generated text",
     "exact": "the generated text is the name",
