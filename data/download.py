@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.cache import atomic
+from data.cache import alone, atomic
 from data.errors import InputError
 
 PIECE = 1 << 20  # bytes
@@ -22,7 +22,6 @@ def fetch(origin, root: Path, checksum: bool = True) -> None:
     Errors: InputError where the network or the server fails, or the archive is not the published one.
     """
     from data.files import file_md5
-    from data.store import alone
 
     root.mkdir(parents=True, exist_ok=True)
     archive = root / origin.url.rsplit("/", 1)[-1].split("?")[0]
