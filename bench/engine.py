@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -23,6 +23,7 @@ from bench.config import config_hash
 from bench.evaluation import Scores, evaluate, tally
 from bench.metrics import summarise
 from bench.pictures import write_pictures
+from bench.processes import joined
 from bench.saving import saving
 from bench.tracking import Tracking, check_tracker
 from data.cache import atomic
@@ -42,11 +43,10 @@ def make_accelerator(config: DictConfig) -> Accelerator:
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise InputError("precision=fp16 needs a GPU: use bf16 or no")
     cpu, world = not torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
-    handlers = [InitProcessGroupKwargs(backend="gloo")] if cpu and world > 1 else []
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision=config.precision,
-        kwargs_handlers=handlers,
+        kwargs_handlers=joined(cpu, world, config.timeout_minutes),
         log_with=None if config.tracker == "none" else config.tracker,
         project_dir=config.results,
     )
