@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.saving import keep_trained, link, load_prepared, saving, sound
+from bench.saving import keep_trained, link, load_prepared, read_state, saving, sound
 from data.cache import file_sha256, sync
 from data.errors import InputError
 from methods.base import Method
@@ -33,6 +33,17 @@ from methods.states import fit_state, load_fit_state, load_trained, trained_stat
 
 SCHEMA = 1
 KEPT = 2  # checkpoints
+MANIFEST = {  # what a manifest must hold, beside schema and run
+    "task": int,
+    "learnt": bool,
+    "phase": int,
+    "step": int,
+    "train_s": float,
+    "resumed": int,
+    "changed": list,
+    "environment": dict,
+    "files": dict,
+}
 
 
 class Stopped(Exception):
@@ -96,7 +107,7 @@ class Checkpoints:
         folder, manifest = Path(found[0]), found[1]
         if "state.pt" in manifest["files"]:
             self.base = folder / "state.pt"
-            state = torch.load(self.base, map_location="cpu", weights_only=True)
+            state = read_state(self.base)
             method.load_state_dict(state["method"])
             if state["scaler"] is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -205,6 +216,10 @@ class Checkpoints:
     def _matches(self, folder: Path) -> bool:
         manifest = json.loads((folder / "manifest.json").read_text())
         if manifest["schema"] != SCHEMA or manifest["run"] != self.run:
+            return False
+        if any(type(manifest[name]) is not kind for name, kind in MANIFEST.items()):
+            return False
+        if not {f"phase-{phase}.safetensors" for phase in range(manifest["phase"])} <= manifest["files"].keys():
             return False
         return all(file_sha256(folder / name) == sha256 for name, sha256 in manifest["files"].items())
 

@@ -15,6 +15,7 @@ USAGE = """usage: cilbench COMMAND ...
   compare A B                   do two sets of records differ beyond seed noise? exit code 1 if so
   show RECORD [--plots]         one run as a table; with --plots its curve and matrix as PNG beside it
   validate PATH ...             is every record sound and unedited? exit code 1 if not
+  cache [clear [KIND]]          what the cache holds; remove it, or one kind of it
 
 cilbench COMMAND --help says more."""
 
@@ -130,6 +131,30 @@ def _validate(arguments: list[str]) -> int:
     return int(bad > 0)
 
 
+def _cache(arguments: list[str]) -> int:
+    from bench.table import size
+    from data import entries
+    from data.cache import cache_root
+
+    if arguments and arguments[0] != "clear":
+        raise unknown("command of cache", arguments[0], ["clear"])
+    if len(arguments) > 2:
+        raise InputError(f"cache clear takes one kind at most: {', '.join(entries.KINDS)}")
+    if arguments:
+        gone, kept = entries.clear(*arguments[1:])
+        print(f"{len(gone)} entries were removed, {size(sum(entry.bytes for entry in gone))}")
+        for entry in kept:
+            reason = "a running process uses it" if entry.finished else "it may still be written; it goes when it is a day old"
+            print(f"kept {entry.path}: {reason}")
+        return int(bool(kept))
+    found = entries.entries()
+    print(f"{cache_root()} holds {size(sum(entry.bytes for entry in found))} of at most {size(int(entries.limit()))}")
+    for kind in entries.KINDS:
+        mine = [entry for entry in found if entry.kind == kind]
+        print(f"{kind:<9} {len(mine):>4} entries {size(sum(entry.bytes for entry in mine)):>10}")
+    return 0
+
+
 COMMANDS = {
     "run": _run,
     "sweep": _sweep,
@@ -139,11 +164,15 @@ COMMANDS = {
     "compare": _compare,
     "show": _show,
     "validate": _validate,
+    "cache": _cache,
 }
 PLAIN = {  # the commands whose arguments need no parser
     "ls": "usage: cilbench ls methods|streams|vlms|experiments\n\nThe names that method=, stream=, method.vlm= and experiment= take.",
     "show": "usage: cilbench show RECORD [--plots]\n\nOne run as a table; with --plots its curve and matrix as PNG beside it.",
     "validate": "usage: cilbench validate PATH ...\n\nIs every record in these files and folders sound and unedited? Exit code 1 if not.",
+    "cache": "usage: cilbench cache [clear [features|images|decoders]]\n\nWhat can be computed again: features of frozen encoders, decoded "
+    "images, converted decoders. It lies under $CILBENCH_CACHE (~/.cache/cilbench)\nand is kept below $CILBENCH_CACHE_GIB (100) by "
+    "removing what was not used for longest. What a running process uses stays; exit code 1 then.",
 }
 
 if __name__ == "__main__":

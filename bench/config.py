@@ -42,6 +42,7 @@ class RunConfig:
     results: str = "results"  # folder of the records
     resume: str = "auto"  # auto: go on with an interrupted run of the same options and seed | never: forget it
     checkpoint: Checkpoint = field(default_factory=Checkpoint)  # of an unfinished run
+    timeout_minutes: float = 30.0  # a process that waits longer than this for another one ends, and the run with it
     dry_run: bool = False  # print the tasks, the key and what is missing, and train nothing
     tracker: str = "none"  # none | wandb | tensorboard
     project: str = "cilbench"  # project of the tracker
@@ -51,7 +52,7 @@ class RunConfig:
 
 
 # Options that change no number, and the seed.
-UNHASHED = ("results", "resume", "checkpoint", "dry_run", "tracker", "project", "pictures", "progress", "seed")
+UNHASHED = ("results", "resume", "checkpoint", "timeout_minutes", "dry_run", "tracker", "project", "pictures", "progress", "seed")
 
 
 def hashed(config: dict[str, Any]) -> dict[str, Any]:

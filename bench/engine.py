@@ -8,6 +8,7 @@ import gc
 import hashlib
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,6 @@ from bench.metrics import summarise
 from bench.pictures import write_pictures
 from bench.saving import saving
 from bench.tracking import Tracking
-from data.cache import atomic
 from data.errors import InputError
 from data.source import load
 from data.stream import Rows, Task, TaskStream
@@ -106,7 +106,7 @@ def _result(config: DictConfig, stream: TaskStream, method: Method, plain: dict[
     for name in ("invalid", "head_correct"):
         if any(value is None for value in counts[name]):
             counts[name] = None
-    counts["total"] = [len(stream.test(task)) for task in range(len(stream))]
+    counts["total"] = stream.test_sizes()
     return {
         "schema": records.SCHEMA,
         "method": method.id(),
@@ -135,7 +135,7 @@ def _result(config: DictConfig, stream: TaskStream, method: Method, plain: dict[
 
 def report(accelerator: Accelerator, tracking: Tracking, stream: TaskStream, number: int, correct: list[int]) -> None:
     """Say how a task went, to the user and to the tracker."""
-    total = [len(stream.test(task)) for task in range(len(stream))]
+    total = stream.test_sizes()
     tracking.task(correct, total)
     accuracy = sum(correct) / sum(total[: number + 1])
     say(accelerator, f"task {number + 1}/{len(stream)}: accuracy {accuracy:.1%} over {stream.classes(number).stop} classes")
@@ -205,9 +205,8 @@ def say(accelerator: Accelerator, text: str) -> None:
 def _check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic(folder / ".writable") as work:
-            work.touch()
-        (folder / ".writable").unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # it has no name: a kill just now leaves nothing behind
+            pass
     except OSError as error:
         raise InputError(f"results folder {folder} cannot be written ({error.strerror}): choose another with results=DIR") from None
 

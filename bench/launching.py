@@ -3,12 +3,13 @@
 import os
 
 import torch
-from accelerate import Accelerator, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from accelerate.utils.fsdp_utils import disable_fsdp_ram_efficient_loading
 from omegaconf import DictConfig
 
+from bench.processes import joined
 from bench.tracking import check_tracker
 from data.errors import InputError, one_of
 from methods.sharding import is_sharded, loaded_whole
@@ -22,11 +23,10 @@ def make_accelerator(config: DictConfig) -> Accelerator:
         raise InputError("precision=fp16 needs a GPU: use bf16 or no")
     cpu, world = not torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
     deepspeed = _asked("ACCELERATE_USE_DEEPSPEED")
-    handlers = [InitProcessGroupKwargs(backend="gloo")] if cpu and world > 1 else []
     accelerator = Accelerator(
         cpu=cpu and not deepspeed,  # accelerate ignores DeepSpeed where it is told to use the CPU; it does so anyway
         mixed_precision=config.precision,
-        kwargs_handlers=handlers,
+        kwargs_handlers=joined(cpu, world, config.timeout_minutes),
         log_with=None if config.tracker == "none" else config.tracker,
         project_dir=config.results,
     )

@@ -95,7 +95,7 @@ def read(path: Path) -> dict[str, Any]:
     """-> a record. Errors: InputError where it is no record, of another schema, or was edited."""
     try:
         record = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no record ({error.__class__.__name__}): run it again") from None
     problems = validate(record)
     if problems:
@@ -115,7 +115,10 @@ def validate(record: Any) -> list[str]:
         return problems
     if record["digest"] != digest(record):
         return ["it was changed after it was written (its digest does not match)"]
-    return _check_counts(record["counts"])
+    try:
+        return _check_counts(record["counts"])
+    except (TypeError, AttributeError):
+        return ["'counts' is malformed"]
 
 
 def _check_counts(counts: dict[str, Any]) -> list[str]:

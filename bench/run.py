@@ -16,7 +16,10 @@ from data.errors import InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """-> the exit code: 0; 2 for wrong input, 75 for a run that was stopped and can go on (one sentence on standard error)"""
+    """-> the exit code: 0; 2 for wrong input, 75 for a run that was stopped and can go on, 1 where another process of it is gone
+
+    Each but 0 comes with one sentence on standard error.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
@@ -56,6 +59,7 @@ def _run(config) -> int:
     logging.disable_progress_bar()
     from bench.checkpoint import Stopped
     from bench.engine import make_accelerator, run
+    from bench.processes import gone
     from bench.table import show
 
     accelerator = make_accelerator(config)
@@ -69,6 +73,16 @@ def _run(config) -> int:
         if accelerator.is_main_process:
             print(f"{stopped}: what was learnt is saved; the same command goes on", file=sys.stderr)
         return 75
+    except RuntimeError as error:
+        if not gone(error):
+            raise
+        print(
+            f"error: process {accelerator.process_index + 1} of {accelerator.num_processes} ends, as another one ended or did not answer "
+            f"within timeout_minutes={config.timeout_minutes:g} ({str(error).splitlines()[0]}): what that one said tells why, "
+            "and the same command goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        return 1
     if accelerator.is_main_process:
         show(record, path)
     accelerator.end_training()

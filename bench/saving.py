@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import pickle
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import SAFE_WEIGHTS_NAME, extract_model_from_parallel
@@ -13,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from bench.processes import gone
 from data.errors import InputError
 from methods.states import trained_state
 
@@ -29,11 +32,22 @@ def load_prepared(models: list[nn.Module], folder: str) -> None:
         extract_model_from_parallel(models.pop()).load_state_dict(load_file(Path(folder) / SAFE_WEIGHTS_NAME), strict=False)
 
 
+def read_state(path: Path) -> dict[str, Any]:
+    """-> what torch.save wrote. Errors: InputError where it holds more than tensors and plain values: such a file could run code."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} holds other things than tensors and plain values ({type(error).__name__}), and none are read: "
+            "start anew with resume=never"
+        ) from None
+
+
 def sound(path: Path, check: Callable[[], bool]) -> bool:
     """-> does the check hold; if not, or if it fails, a warning says so"""
     try:
         good = check()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         good = False
     if not good:
         warnings.warn(f"{path} is damaged or belongs to another run: it is left aside", stacklevel=2)
@@ -56,6 +70,8 @@ def saving(folder: Path, work: Path | None = None) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
+        if gone(error):
+            raise
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]

@@ -1,20 +1,43 @@
 """The cache folder: what can always be computed again, under keys that name the content."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from data.errors import InputError
+
+
+def cache_root() -> Path:
+    """-> $CILBENCH_CACHE or ~/.cache/cilbench"""
+    return Path(os.environ.get("CILBENCH_CACHE") or Path.home() / ".cache" / "cilbench")
 
 
 def cache_dir(kind: str) -> Path:
-    """-> the folder for one kind of content, under $CILBENCH_CACHE or ~/.cache/cilbench"""
-    root = os.environ.get("CILBENCH_CACHE") or Path.home() / ".cache" / "cilbench"
-    folder = Path(root) / kind
-    folder.mkdir(parents=True, exist_ok=True)
+    """-> the folder for one kind of content. Errors: InputError where it cannot be made."""
+    folder = cache_root() / kind
+    with taking(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def taking(folder: Path) -> Iterator[None]:
+    """Errors: InputError where the disk does not take what the block writes into the cache."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"the cache folder {folder} does not take what is written ({error.strerror}): free room, also with `cilbench cache clear`, "
+            "or name a folder on another disk in the environment variable CILBENCH_CACHE"
+        ) from error
 
 
 def content_key(*parts: object) -> str:
@@ -57,3 +80,38 @@ def sync(path: Path, deep: bool = True) -> None:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def table(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    """-> a new file of numpy's as a memory map to write into. Its room is taken now: a full disk met later would kill the process."""
+    mapped = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return mapped
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let one process of this machine at a time into the block."""
+    lock = locked(path)
+    try:
+        yield
+    finally:
+        lock.close()
+
+
+def locked(path: Path, shared: bool = False, wait: bool = True) -> IO[str]:
+    """-> the open lock of a path, which ends when it is closed. Errors: BlockingIOError where others hold it and we do not wait."""
+    name = path.with_name(f"{path.name}.lock")
+    while True:
+        lock = name.open("a")
+        try:
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+            if os.fstat(lock.fileno()).st_ino == name.stat().st_ino:  # else it was removed while we waited
+                return lock
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            lock.close()
+            raise
+        lock.close()

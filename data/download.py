@@ -1,15 +1,20 @@
 """Fetching an archive: only when asked, resumed where it stopped, checked, and unpacked."""
 
 import http.client
+import lzma
 import shutil
+import stat
 import sys
+import tarfile
 import urllib.error
 import urllib.request
-from pathlib import Path
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from data.cache import atomic
+from data.cache import alone, atomic
 from data.errors import InputError
 
 PIECE = 1 << 20  # bytes
@@ -22,7 +27,6 @@ def fetch(origin, root: Path, checksum: bool = True) -> None:
     Errors: InputError where the network or the server fails, or the archive is not the published one.
     """
     from data.files import file_md5
-    from data.store import alone
 
     root.mkdir(parents=True, exist_ok=True)
     archive = root / origin.url.rsplit("/", 1)[-1].split("?")[0]
@@ -81,13 +85,32 @@ def _continue(url: str, part: Path) -> None:
 
 
 def _unpack(archive: Path, work: Path, folder: str) -> None:
-    """Unpack beside `work`, then move the archive's folder into its place."""
+    """Unpack beside `work`, then move the archive's folder into its place. Links, devices and paths that lead elsewhere are refused."""
     beside = work.parent / "unpacked"
     try:
-        shutil.unpack_archive(archive, beside, **({} if archive.suffix == ".zip" else {"filter": "data"}))
-    except (shutil.ReadError, EOFError, OSError) as error:
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive) as opened:
+                for member in opened.infolist():
+                    kind = stat.S_IFMT(member.external_attr >> 16)
+                    _check_member(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+            shutil.unpack_archive(archive, beside)
+        else:
+            shutil.unpack_archive(archive, beside, filter=lambda member, path: _plain_member(archive, member, path))
+    except (shutil.ReadError, EOFError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{archive} cannot be unpacked ({error}): delete it and fetch it again") from None
     if not (beside / folder).is_dir():
         raise InputError(f"{archive} holds no folder {folder}: it is another archive")
     work.rmdir()
     (beside / folder).replace(work)
+
+
+def _plain_member(archive: Path, member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+    _check_member(archive, member.name, member.isfile() or member.isdir())
+    return tarfile.data_filter(member, path)
+
+
+def _check_member(archive: Path, name: str, plain: bool) -> None:
+    """Errors: InputError for a member of an archive that is no plain file or folder, or whose name leads out of the folder."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if not plain or path.is_absolute() or ".." in path.parts:
+        raise InputError(f"{archive} holds '{name}', a link, a device or a path that leads out of the folder: get the published archive")

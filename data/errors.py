@@ -7,6 +7,10 @@ from collections.abc import Iterable
 class InputError(ValueError):
     """Wrong input. `bench/run.py` prints the message alone and exits with code 2."""
 
+    def __init__(self, sentence: str):
+        # A DataLoader's worker process sends the whole traceback in place of the sentence, which stands last in it.
+        super().__init__(sentence.rpartition("data.errors.InputError: ")[2].strip())
+
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """-> the error for a name that is not in `known`, with the nearest names that are"""

@@ -3,8 +3,6 @@
 Shapes: B batch, N files, H and W in pixels.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -22,8 +20,9 @@ from torch.utils.data import get_worker_info
 from tqdm import tqdm
 
 from data import decode
-from data.cache import atomic, cache_dir, content_key
+from data.cache import cache_dir, content_key, table
 from data.config import StreamConfig
+from data.entries import cached
 from data.errors import InputError
 from data.source import Source, Split
 
@@ -151,38 +150,34 @@ def prepare(source: Source, config: StreamConfig) -> Source:
 def decoded(files: FileStore) -> DecodedStore:
     """-> the pixels, from the cache; decoded now, by this process alone where several run, if the cache has none"""
     path = cache_dir("images") / f"{content_key('decoded', files.digest())}.npy"
-    with alone(path):
-        if not path.exists():
-            with atomic(path) as work:
-                _decode_all(files, work)
-    return DecodedStore(path, files)
+    return DecodedStore(cached(path, lambda work: _decode_all(files, work)), files)
 
 
 def _decode_all(files: FileStore, path: Path) -> None:
     first = files.image(0).shape
-    table = np.lib.format.open_memmap(path, "w+", np.uint8, (len(files), *first))
+    pixels = table(path, np.uint8, (len(files), *first))
 
     def put(row: int) -> None:
         image = files.image(row)
         if image.shape != first:
             raise _varying(files.root / files.names[row], image.shape, first)
-        table[row] = image
+        pixels[row] = image
 
     for _ in _in_parallel(put, len(files), files.workers):
         pass
-    table.flush()
+    pixels.flush()
 
 
 def _readable(split: Split) -> Split:
     """-> the rows of a split whose files can be decoded; which ones cannot is remembered in the cache"""
     files = split.images
     path = cache_dir("images") / f"{content_key('readable', files.digest())}.json"
-    with alone(path):
-        if not path.exists():
-            good = list(_in_parallel(lambda row: _is_readable(files, row), len(files), files.workers))
-            with atomic(path) as work:
-                work.write_text(json.dumps([row for row, fine in enumerate(good) if not fine]))
-    bad = json.loads(path.read_text())
+
+    def look(work: Path) -> None:
+        good = list(_in_parallel(lambda row: _is_readable(files, row), len(files), files.workers))
+        work.write_text(json.dumps([row for row, fine in enumerate(good) if not fine]))
+
+    bad = json.loads(cached(path, look).read_text())
     if not bad:
         return split
     for row in bad[:5]:
@@ -211,14 +206,6 @@ def _in_parallel(function, count: int, workers: int) -> Iterator:
             stop = min(start + CHUNK, count)
             yield from pool.map(function, range(start, stop))
             bar.update(stop - start)
-
-
-@contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Let one process of this machine at a time into the block."""
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _item_bytes(files: FileStore) -> int:

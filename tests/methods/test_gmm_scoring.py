@@ -96,7 +96,7 @@ def test_exact_names():
 
 @pytest.mark.parametrize("scoring", ["exact", "likelihood", "nearest"])
 def test_the_record_names_the_rule(scoring, quick, accelerator):
-    """A model that has learnt nothing names no class: `exact` then has no right answer, in task-IL neither. epochs=0 is the zero-shot row."""
+    """A model that learnt nothing names no class: `exact` has no right answer, in task-IL neither. epochs=0 is the zero-shot row."""
     small = ["method.vlm=tiny", "method.visual_tokens=0", "method.epochs=0", f"method.scoring={scoring}", "stream.tasks=2"]
     record, path = run(quick("gmm", *small), accelerator)
     assert records.read(path)["scoring"] != "argmax" and (record["scoring"] == "nearest name to the generated text") == (

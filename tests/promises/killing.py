@@ -11,7 +11,7 @@ import signal
 PLACES = {
     "training": "accelerate.optimizer:AcceleratedOptimizer.step",
     "selection": "methods.memory:ExemplarMemory.keep",
-    "evaluation": "bench.evaluation:tally",
+    "evaluation": "bench.engine:tally",
     "scores": "bench.evaluation:Scores.write",
     "state": "torch:save",
     "manifest": "bench.checkpoint:Checkpoints._save_manifest",
