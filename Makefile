@@ -1,6 +1,7 @@
 # Two commands: `make run` and `make test`. Both set up .venv first, and again only when what is installed would change.
 PYTHON ?= python3
 ARGS ?= method=gmm
+WORKERS ?= 2
 BIN = .venv/bin
 READY = .venv/.ready
 SET_UP = setup.cfg pyproject.toml launch/constraints.txt launch/weights.txt
@@ -10,7 +11,7 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/python -m pytest $(ARGS_TEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS_TEST)
 
 benchmark: $(READY)
 	$(BIN)/python -m pytest -s --override-ini addopts= tests/benchmarks
