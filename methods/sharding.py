@@ -8,6 +8,7 @@ import contextlib
 import os
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -130,7 +131,12 @@ def place(accelerator: Accelerator, model: nn.Module, options: Training) -> None
         config["zero_optimization"].setdefault("reduce_bucket_size", max(1, trained))  # else a buffer of two gigabytes
         _engines[model] = accelerator.prepare(model, make_optimizer(model, options))
     elif accelerator.distributed_type == DistributedType.FSDP:
+        plugin = accelerator.state.fsdp_plugin
+        if plugin.mixed_precision_policy is not None:  # gradients are averaged in float32, as DDP does
+            plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
         fsdp2_prepare_model(accelerator, model)
+        root = model._get_fsdp_state()
+        root._mp_policy = replace(root._mp_policy, output_dtype=None)  # accelerate has one policy for all: losses would be bfloat16
     else:
         model.to(accelerator.device)
 
