@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from methods.gmm.prompt import common_beginning
 from methods.gmm.vlm import VLM
 
 PASS = 4096  # nodes that are read at once, over all rows
@@ -51,18 +52,6 @@ def make_trie(answers: list[list[int]]) -> Trie:
         paths=torch.tensor([edges[nodes[tuple(one[:at])], token] for one in answers for at, token in enumerate(one)]),
         lengths=torch.tensor([len(one) for one in answers]),
     )
-
-
-def common_beginning(answers: list[list[int]], most: list[int]) -> int:
-    """-> how many of the tokens `most` all answers begin with"""
-    return min(sum(1 for _ in _agreeing(answer, most)) for answer in answers)
-
-
-def _agreeing(one: list[int], other: list[int]):
-    for first, second in zip(one, other, strict=False):
-        if first != second:
-            return
-        yield first
 
 
 @torch.inference_mode()

@@ -18,9 +18,11 @@ from bench.engine import run
 from data.errors import InputError
 from methods.config import GMM
 from methods.gmm import likelihood
-from methods.gmm.likelihood import common_beginning, likelihoods, make_trie
+from methods.gmm.likelihood import likelihoods, make_trie
 from methods.gmm.match import exact, make_text_encoder, packaged_text_encoder
+from methods.gmm.method import SCORING
 from methods.gmm.models import load_vlm
+from methods.gmm.prompt import common_beginning
 from methods.gmm.tiny import FAMILIES, tiny_folder
 
 IMAGES = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
