@@ -76,6 +76,12 @@ class Prompt:
         words = self.encode(f" {self.answer.partition('{}')[0]}".rstrip()).tolist()
         return words[: common_beginning([self.answer_tokens("zebra"), self.answer_tokens("1")], words)]
 
+    @cached_property
+    def ending(self) -> list[int]:
+        """-> the tokens that answers to two unlike names end with, the last of them eos"""
+        first, second = self.answer_tokens("zebra"), self.answer_tokens("1")
+        return first[len(first) - common_beginning([second[::-1]], first[::-1]) :]
+
     def batch(self, answers: list[list[int]]) -> tuple[Tensor, Tensor]:
         """answers of B rows -> tokens int64 [B, A], filled up with eos on the right, and a mask bool [B, A] of the real ones"""
         longest = max(map(len, answers))
