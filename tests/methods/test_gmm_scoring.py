@@ -64,6 +64,14 @@ def test_likelihoods_are_those_of_each_name_alone(family, size, monkeypatch):
     torch.testing.assert_close(likelihoods(vlm, features, NAMES), expected, atol=1e-4, rtol=0)
 
 
+def test_likelihoods_in_mixed_precision():
+    encoder, vlm = load_vlm(tiny("llava"))
+    features = encoder(IMAGES)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = likelihoods(vlm, features, NAMES)
+    torch.testing.assert_close(mixed, likelihoods(vlm, features, NAMES), atol=0.1, rtol=0.02)
+
+
 @pytest.mark.parametrize("names", [["zero"], ["zero", "one"], ["same", "same"]])
 def test_few_names(names):
     encoder, vlm = load_vlm(tiny("llava"))
