@@ -83,7 +83,8 @@ def final(path: Path, record: dict[str, Any]) -> pd.DataFrame:
 
 
 def confusions(scored: pd.DataFrame, sizes: list[int]) -> tuple[list[list[int]], list[list[int]]]:
-    """-> images by task [true][given], and the most frequent wrong pairs [true class, given class, images]"""
+    """-> images by task [true][given], and the most frequent wrong pairs [true class, given class, images]; of images that got a class"""
+    scored = scored[scored["prediction"] >= 0]
     given = np.searchsorted(np.cumsum(sizes), scored["prediction"], side="right")
     matrix = np.zeros((len(sizes), len(sizes)), dtype=int)
     np.add.at(matrix, (scored["task"].to_numpy(), given), 1)

@@ -21,7 +21,6 @@ from data.stream import Batch, TaskStream
 from methods.base import Method
 from methods.training import embed
 
-
 NONE = -1  # in place of a class where a method rules out every one
 
 

@@ -83,7 +83,6 @@ class FrozenEncoder:
         pooled = self.module.pool(maps)[:, None]
         return pooled if self.grid == 0 else torch.cat([pooled, adaptive_avg_pool2d(maps, self.grid).flatten(2).transpose(1, 2)], 1)
 
-
     def pooled(self, features: Tensor) -> Tensor:
         """What the encoder gave, [B, L, D] -> one vector an image, [B, D]"""
         return features[:, 0] if self.grid is not None else features.mean(1)

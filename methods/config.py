@@ -154,7 +154,7 @@ class Generative:
     after: str | None = None  # text between image and answer; null = the model's own; {} = the question
     stop: str | None = None  # text of the one token that ends an answer; null = the model's own
     scoring: str = "nearest"  # class of an image: nearest (name to the answer) | exact (the answer's name) | likelihood (of each name)
-    text_encoder: str = "minilm"  # of nearest: minilm | open_clip:NAME | decoder (its word embeddings) | folder or hub id of a sentence encoder
+    text_encoder: str = "minilm"  # of nearest: minilm | open_clip:NAME | decoder (its own words) | folder or hub id of a sentence encoder
 
 
 @dataclass

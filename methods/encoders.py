@@ -69,7 +69,7 @@ def pretrained(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
     """-> the network that `timm:NAME`, `open_clip:NAME` or `hf:NAME` says; `dtype` is of the last kind alone.
 
     hf:NAME is a folder or a repository of the hub with a vision model of transformers, or with a model of images and texts, whose
-    vision part is taken. Else NAME is `vit_base_patch16_224.augreg_in21k` (timm) or `ViT-B-16/openai` (open_clip), whose weights come from the hub;
+    vision part is taken. Else NAME is `vit_base_patch16_224.augreg_in21k` (timm) or `ViT-B-16/openai` (open_clip), with weights of the hub;
     ARCHITECTURE/FILE; or a folder as the library saves one for the hub. Errors: InputError, also where the hub cannot be reached.
     """
     library, _, rest = name.partition(":")

@@ -104,7 +104,7 @@ def clip_text(name: str) -> TextEncoder:
 
 
 def exact(words: list[str], names: list[str]) -> Tensor:
-    """words of B answers, names of C classes -> [B, C]: 0 for the class of that name, -inf for every other, and so for all where none has it
+    """words of B answers, names of C classes -> [B, C]: 0 for the class of that name, -inf for every other: for all where none has it
 
     Case, punctuation and a leading article make no difference.
     """

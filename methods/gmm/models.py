@@ -44,6 +44,7 @@ def load_vlm(options: GMM) -> tuple[FrozenEncoder, VLM]:
     """
     one_of("method.vlm", options.vlm, VLMS)
     one_of("method.dtype", options.dtype, DTYPES)
+    parts(options)
     make = VLMS[options.vlm]
     if isinstance(make, str):
         module, name = make.split(":")

@@ -1,4 +1,4 @@
-"""A Q-Former: some learnt query tokens read an image of any number of positions. BLIP-2's, and InstructBLIP's, which reads the question, too.
+"""A Q-Former: learnt query tokens read an image of any number of positions. BLIP-2's, and InstructBLIP's, which reads the question, too.
 
 Shapes: B batch, L image positions, D image features, Q query tokens, W width of the Q-Former.
 """

@@ -20,8 +20,8 @@ VERSION = 1  # raised when what is made here changes
 SPECIAL = ["<pad>", "<s>", "</s>", "<image>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 SPECIAL += ["<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<|video_pad|>"]
 # What the tokenizer learns to spell in few tokens.
-TEXT = "What is this? This is a photo of a zero. one. two. three. four. five. six. seven. eight. nine. Human: User: Assistant: Question: Answer:"
-SIZE = 28  # pixels of an image
+TEXT = "What is this? This is a photo of a zero. one. two. three. four. five. six. seven. eight. nine. User: Assistant: Question: Answer:"
+SIZE = 28  # pixels of an image; Qwen-VL, which takes any size, gets twice as many: more than one of its windows
 TEXT_MODEL = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXT_MODEL |= {"max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 LLAMA = {**TEXT_MODEL, "model_type": "llama", "num_key_value_heads": 1}
@@ -42,9 +42,7 @@ def _instructblip() -> Any:
     from transformers import InstructBlipConfig
 
     qformer = {**QFORMER, "vocab_size": 400, "cross_attention_frequency": 1}
-    return InstructBlipConfig(
-        vision_config=VISION, qformer_config=qformer, text_config=LLAMA, num_query_tokens=4, image_token_index=3
-    )
+    return InstructBlipConfig(vision_config=VISION, qformer_config=qformer, text_config=LLAMA, num_query_tokens=4, image_token_index=3)
 
 
 def _blip2() -> Any:
@@ -97,7 +95,7 @@ def tiny(options: GMM) -> tuple[FrozenEncoder, VLM]:
     folder = tiny_folder(options.family)
     if options.family == "composed":
         return composed(replace(_plain(options), encoder=f"hf:{folder / 'encoder'}", decoder=str(folder / "decoder")))
-    sized = {"image_size": options.image_size or SIZE} if options.family.startswith("qwen") else {}
+    sized = {"image_size": options.image_size or 2 * SIZE} if options.family.startswith("qwen") else {}
     return taken_apart(replace(_plain(options), **sized), folder, folder.name)
 
 
@@ -126,7 +124,7 @@ def _save_whole(work: Path, family: str) -> None:
     model = transformers.AutoModelForImageTextToText.from_config(make())
     if hasattr(model, "query_tokens"):
         torch.nn.init.normal_(model.query_tokens)  # at zero, where they start, they would all read the same
-    model.save_pretrained(work)
+    spread(model).save_pretrained(work)
     tokenizer().save_pretrained(work)
     getattr(transformers, processor)(image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.2, 0.3]).save_pretrained(work)
     if family == "instructblip":
@@ -136,10 +134,18 @@ def _save_whole(work: Path, family: str) -> None:
 def _save_parts(work: Path) -> None:
     import transformers
 
-    transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**VISION)).save_pretrained(work / "encoder")
+    spread(transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**VISION))).save_pretrained(work / "encoder")
     transformers.CLIPImageProcessor(size=SIZE, crop_size=SIZE).save_pretrained(work / "encoder")
-    transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)).save_pretrained(work / "decoder")
+    spread(transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA))).save_pretrained(work / "decoder")
     tokenizer().save_pretrained(work / "decoder")
+
+
+@torch.no_grad()
+def spread(model: Any) -> Any:
+    """-> the model with larger weights: as they start, attention is nearly even, and neither positions nor images tell"""
+    for parameter in {id(one): one for one in model.parameters() if one.ndim > 1}.values():
+        parameter.mul_(5)
+    return model
 
 
 def tokenizer() -> Any:

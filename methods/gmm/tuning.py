@@ -98,7 +98,7 @@ def checkpoint(vlm: VLM) -> None:
         for layer in model.modules():  # its layers are in training mode then, and must draw nothing
             if isinstance(getattr(layer, name, None), float):
                 setattr(layer, name, 0.0)
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": False})
     vlm.recompute = True
 
 

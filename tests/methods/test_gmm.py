@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.errors import InputError
 from methods.gmm.match import packaged_text_encoder
-from methods.gmm.prompt import Prompt, read_answer, spoken
 from methods.gmm.models import packaged_decoder
+from methods.gmm.prompt import Prompt, read_answer, spoken
 from methods.gmm.vlm import VLM
 
 
