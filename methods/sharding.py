@@ -156,6 +156,12 @@ def prepare(accelerator: Accelerator, model: nn.Module, options: Training) -> tu
     return accelerator.prepare(model, optimizer)
 
 
+def release(accelerator: Accelerator) -> None:
+    """Let go of what `prepare` gave. DeepSpeed's engine stays as it is for the whole run."""
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        accelerator.free_memory()
+
+
 def give_back(model: nn.Module) -> None:
     """FSDP2 keeps the last weights of a call gathered, as other parameters than those that train: put them back in shares."""
     if isinstance(model, FSDPModule):
