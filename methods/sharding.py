@@ -142,11 +142,11 @@ def place(accelerator: Accelerator, model: nn.Module, options: Training) -> None
 
 
 def prepare(accelerator: Accelerator, model: nn.Module, options: Training) -> tuple[nn.Module, Any]:
-    """-> the model and a new optimizer, ready for `fit`. Errors: InputError for a model that was not placed in shares"""
+    """-> the model and an optimizer as new, ready for `fit`. Under DeepSpeed and FSDP `place` has been here before."""
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         engine, optimizer = _engines[model]
         for state in inner(optimizer).state.values():  # in place: DeepSpeed keeps views of it
-            for value in state.values():
+            for value in filter(torch.is_tensor, state.values()):
                 value.zero_()
         return engine, optimizer
     give_back(model)
