@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
+from torch.distributed.fsdp import CPUOffloadPolicy
 
 from data.errors import one_of
 from methods.batches import GlobalBatches
@@ -44,7 +45,7 @@ def layout(accelerator: Accelerator) -> Layout:
         stage = plugin.zero_stage
         return Layout(f"ZeRO-{stage}", world, bf16, stage == 3 and away[0] not in ("none", None), away[1] not in ("none", None))
     if accelerator.distributed_type == DistributedType.FSDP:
-        away = bool(accelerator.state.fsdp_plugin.cpu_offload)
+        away = isinstance(accelerator.state.fsdp_plugin.cpu_offload, CPUOffloadPolicy)
         return Layout("FSDP2", world, bf16, away, away)
     return Layout("copies" if world > 1 else "one process", world, bf16)
 
@@ -172,13 +173,16 @@ class _Kernel(torch.autograd.Function):
 
 @contextlib.contextmanager
 def _attention_of_kernels() -> Iterator[None]:
-    """On the meta device PyTorch takes another way than on a real one: put the real one's in its place."""
-    plain = nn.functional.scaled_dot_product_attention
+    """Without weights PyTorch takes another way than with them, and transformers looks for packed rows: put in their place what is."""
+    from transformers import masking_utils
+
+    plain = nn.functional.scaled_dot_product_attention, masking_utils.find_packed_sequence_indices
     nn.functional.scaled_dot_product_attention = lambda query, key, value, *_, **__: _Kernel.apply(query, key, value)
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
     try:
         yield
     finally:
-        nn.functional.scaled_dot_product_attention = plain
+        nn.functional.scaled_dot_product_attention, masking_utils.find_packed_sequence_indices = plain
 
 
 def device_memory(accelerator: Accelerator) -> float:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -130,17 +131,22 @@ def place(accelerator: Accelerator, model: nn.Module, options: Training) -> None
         config["zero_optimization"].setdefault("reduce_bucket_size", max(1, trained))  # else a buffer of two gigabytes
         _engines[model] = accelerator.prepare(model, make_optimizer(model, options))
     elif accelerator.distributed_type == DistributedType.FSDP:
+        plugin = accelerator.state.fsdp_plugin
+        if plugin.mixed_precision_policy is not None:  # gradients are averaged in float32, as DDP does
+            plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
         fsdp2_prepare_model(accelerator, model)
+        root = model._get_fsdp_state()
+        root._mp_policy = replace(root._mp_policy, output_dtype=None)  # accelerate has one policy for all: losses would be bfloat16
     else:
         model.to(accelerator.device)
 
 
 def prepare(accelerator: Accelerator, model: nn.Module, options: Training) -> tuple[nn.Module, Any]:
-    """-> the model and a new optimizer, ready for `fit`. Errors: InputError for a model that was not placed in shares"""
+    """-> the model and an optimizer as new, ready for `fit`. Under DeepSpeed and FSDP `place` has been here before."""
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         engine, optimizer = _engines[model]
         for state in inner(optimizer).state.values():  # in place: DeepSpeed keeps views of it
-            for value in state.values():
+            for value in filter(torch.is_tensor, state.values()):
                 value.zero_()
         return engine, optimizer
     give_back(model)
@@ -148,6 +154,12 @@ def prepare(accelerator: Accelerator, model: nn.Module, options: Training) -> tu
     if accelerator.distributed_type == DistributedType.FSDP:
         return model, accelerator.prepare_optimizer(optimizer)
     return accelerator.prepare(model, optimizer)
+
+
+def release(accelerator: Accelerator) -> None:
+    """Let go of what `prepare` gave. DeepSpeed's engine stays as it is for the whole run."""
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        accelerator.free_memory()
 
 
 def give_back(model: nn.Module) -> None:

@@ -71,6 +71,7 @@ def fit_state(model: nn.Module, optimizer: Any) -> dict[str, Tensor]:
     kept = {f"weight/{name}": value for name, value in trained_state(model).items()}
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     states = inner(optimizer).state
+    _link(optimizer.optimizer)
     keys = [key for key, value in next(iter(states.values()), {}).items() if key != "step" and value is not None]
     for key in keys:
         for name, parameter in trained.items():
@@ -81,6 +82,13 @@ def fit_state(model: nn.Module, optimizer: Any) -> dict[str, Tensor]:
 
                 kept[f"{key}/{name}"] = safe_get_full_optimizer_state(parameter, key).detach().clone()
     return {name: value.contiguous() for name, value in kept.items()}
+
+
+def _link(zero: Any) -> None:
+    """ZeRO-2 reads the optimizer's state through views, and takes them before the first step, when there is none yet: take them again."""
+    if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
+        zero._hp_optimizer_states_linked = False
+        zero._lazy_init_hp_params_optimizer_state()
 
 
 @torch.no_grad()
@@ -97,8 +105,7 @@ def load_fit_state(model: nn.Module, optimizer: Any, kept: dict[str, Tensor], st
     for parameter in flat or [parameter for group in zero.param_groups for parameter in group["params"]]:
         fresh = {key: torch.zeros_like(parameter) for key in by_key}
         states[parameter] = {**fresh, "step": torch.tensor(float(step))} if "exp_avg" in by_key else fresh
-    if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
-        zero._lazy_init_hp_params_optimizer_state()  # ZeRO-2 keeps views of them
+    _link(zero)
     parameters = dict(model.named_parameters())
     for key, values in by_key.items():
         for name, value in values.items():

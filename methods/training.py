@@ -26,7 +26,7 @@ from methods.batches import GlobalBatches, Micro, derive_seed
 from methods.batchnorm import global_statistics
 from methods.config import Training
 from methods.optim import learning_rate
-from methods.sharding import is_sharded, no_gradient, prepare, synced
+from methods.sharding import is_sharded, no_gradient, prepare, release, synced
 
 REPORT_EVERY = 10  # steps between loss reports, and so between checks for NaN
 
@@ -86,8 +86,7 @@ def fit(
     if steps and not (run.checkpoints and run.checkpoints.finished(phase, model)):
         with global_statistics(model, accelerator.num_processes):
             _optimise(accelerator, model, rows, loss, options, augment, run, phase, steps)
-        if not is_sharded():  # else it stays prepared, for the whole run
-            accelerator.free_memory()
+        release(accelerator)
     model.eval()
     set_seed(derive_seed(run.seed, run.task, phase, -2) % 2**32)  # what follows draws the same, whether this was done just now or before
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from methods.gmm.prompt import Prompt, common_beginning
 from methods.gmm.vlm import VLM
 from methods.sharding import largest, no_gradient
 
@@ -30,7 +31,7 @@ class Trie:
 
 
 def make_trie(answers: list[list[int]]) -> Trie:
-    """answers: tokens after the common beginning, none of which begins another. -> their trie"""
+    """answers: tokens after the common beginning, at least one each. -> their trie"""
     nodes: dict[tuple[int, ...], int] = {(): 0}
     steps: dict[tuple[int, int], None] = {}  # node, token; in order of arrival
     for answer in answers:
@@ -54,27 +55,21 @@ def make_trie(answers: list[list[int]]) -> Trie:
     )
 
 
-def common_beginning(answers: list[list[int]], most: list[int]) -> int:
-    """-> how many of the tokens `most` all answers begin with"""
-    return min(sum(1 for _ in _agreeing(answer, most)) for answer in answers)
+def scored(prompt: Prompt, names: list[str]) -> tuple[list[int], list[list[int]]]:
+    """-> the tokens that all answers begin with ("This is a photo of a"), and of each answer those after them, up to the name's end
 
-
-def _agreeing(one: list[int], other: list[int]):
-    for first, second in zip(one, other, strict=False):
-        if first != second:
-            return
-        yield first
+    What is the same for all, before a name and after the token that ends it, tells nothing, and would only dilute the mean.
+    """
+    answers = [prompt.answer_tokens(name) for name in names]
+    given = common_beginning(answers, prompt.opening)
+    spare = common_beginning([answer[::-1] for answer in answers], prompt.ending[::-1]) - 1
+    return answers[0][:given], [answer[given : len(answer) - spare] for answer in answers]
 
 
 def likelihoods(vlm: VLM, features: Tensor, names: list[str]) -> Tensor:
-    """features [B, L, D], C names -> [B, C]: mean log-likelihood of a name's tokens, what ends the answer among them
-
-    The words before the name ("This is a photo of a") are given, as they are the same for all.
-    """
-    answers = [vlm.prompt.answer_tokens(name) for name in names]
-    given = common_beginning(answers, vlm.prompt.opening)
-    trie = make_trie([answer[given:] for answer in answers])
-    opening = torch.tensor(answers[0][:given], dtype=torch.int64, device=features.device)
+    """features [B, L, D], C names -> [B, C]: mean log-likelihood of a name's tokens and of the one that ends it (the full stop, say)"""
+    opening, answers = scored(vlm.prompt, names)
+    trie, opening = make_trie(answers), torch.tensor(opening, dtype=torch.int64, device=features.device)
     rows = max(1, PASS // (len(trie.tokens) + 1))
     parts, rows = features.split(rows), min(rows, largest(len(features)))
     with no_gradient():  # where the decoder lies in shares, all processes call it equally often

@@ -110,4 +110,4 @@ def _check_shares(options: config.GMM) -> None:
     if options.quantize is not None:
         raise InputError(f"method.quantize={options.quantize} is for a whole decoder: leave it out, or launch without DeepSpeed and FSDP")
     if options.scoring == "nearest" and options.text_encoder == "decoder":
-        raise InputError("method.text_encoder=decoder reads words that lie in shares with DeepSpeed or FSDP: use minilm or open_clip:NAME")
+        raise InputError("method.text_encoder=decoder reads words, which here lie in shares: use minilm or open_clip:NAME")

@@ -6,6 +6,7 @@ image: at position 0 the image would serve the decoder as attention sink and car
 
 import re
 from functools import cached_property
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -30,6 +31,11 @@ def read_answer(text: str) -> tuple[str, bool]:
     found = FORM.match(line)
     words = (line[found.end() :] if found else line).strip().strip(".#").strip()
     return words or line, bool(found and words)
+
+
+def common_beginning(answers: list[list[int]], most: list[int]) -> int:
+    """-> how many of the tokens `most` all answers begin with"""
+    return min(len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, most, strict=False)))) for one in answers)
 
 
 class Prompt:
@@ -66,10 +72,15 @@ class Prompt:
 
     @cached_property
     def opening(self) -> list[int]:
-        """-> the tokens that every answer of the asked form begins with: what answers to two unlike names share"""
+        """-> the tokens that every answer of the asked form begins with: the words before the name, as two unlike names have them"""
+        words = self.encode(f" {self.answer.partition('{}')[0]}".rstrip()).tolist()
+        return words[: common_beginning([self.answer_tokens("zebra"), self.answer_tokens("1")], words)]
+
+    @cached_property
+    def ending(self) -> list[int]:
+        """-> the tokens that answers to two unlike names end with, the last of them eos"""
         first, second = self.answer_tokens("zebra"), self.answer_tokens("1")
-        shared = next(i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
-        return first[:shared]
+        return first[len(first) - common_beginning([second[::-1]], first[::-1]) :]
 
     def batch(self, answers: list[list[int]]) -> tuple[Tensor, Tensor]:
         """answers of B rows -> tokens int64 [B, A], filled up with eos on the right, and a mask bool [B, A] of the real ones"""

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench import plan
-from bench.estimate import Layout, activations, device_bytes, largest_micro_batch, layout, too_large
+from bench.estimate import Layout, activations, answering, device_bytes, largest_micro_batch, layout, too_large
 from bench.run import main
 from methods.config import GMM
 from methods.gmm.models import load_vlm, packaged_decoder
@@ -73,6 +73,16 @@ def test_shares(weighty):
     assert parts("ZeRO-3", weights_off=True, optimizer_off=True)["weights"] == 0
     assert parts("FSDP2")["gathered"] < parts("ZeRO-3")["gathered"] == 4 * (frozen + trained)
     assert parts("FSDP2", half=True)["activations"] < parts("FSDP2")["activations"]
+
+
+def test_answers_keep_keys_and_values(weighty):
+    """Worked by hand: 3 layers of 2 heads of 16 numbers, as keys and as values, for each token; logits of the opening and one more."""
+    _, shape = weighty
+    prompt = shape.prompt
+    tokens = len(prompt.before) + 2 + len(prompt.question) + 30
+    logits = (len(prompt.opening) + 1) * shape.decoder.config.vocab_size
+    assert answering(shape, 5, (2, 32), 30, Layout("one process")) == 5 * 4 * (2 * 3 * 2 * 16 * tokens + logits)
+    assert answering(shape, 0, (2, 32), 30, Layout("one process")) == 0
 
 
 def test_rows_of_the_busiest_process():

@@ -1,6 +1,6 @@
 """The plan's memory against that of running processes, with the packaged decoder of 135M parameters. Run alone, on Linux: `make benchmark`.
 
-Oracle: resident pages, from before the model is read to the highest in two training steps.
+Oracle: resident pages, from before the model is read to the highest in four training steps.
 """
 
 import json

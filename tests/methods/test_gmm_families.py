@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cosine_similarity, cross_entropy
 from transformers import AutoModelForImageTextToText
 
 from data.errors import InputError
 from methods.base import method_class
 from methods.config import GMM
 from methods.features import with_features
+from methods.gmm.likelihood import likelihoods
 from methods.gmm.models import load_vlm
 from methods.gmm.ready import QWEN
 from methods.gmm.tiny import FAMILIES, tiny_folder
@@ -91,11 +92,15 @@ def pixels_of(family, pixels, row):
     return pixels[64 * row : 64 * row + 64] if family.startswith("qwen") else pixels[row : row + 1]
 
 
-@pytest.mark.parametrize("family", ALL)
-def test_a_family_keeps_the_promises(family, accelerator, tasks, tmp_path, monkeypatch):
+CASES = [*((family, "projector") for family in ALL), ("llava", "projector+lora"), ("qwen2_vl", "lora"), ("blip2", "projector+qformer")]
+
+
+@pytest.mark.parametrize(("family", "train"), CASES)
+def test_a_family_keeps_the_promises(family, train, accelerator, tasks, tmp_path, monkeypatch):
     """Two tasks; predictions that depend on neither batch nor order; a state that a new method takes up; what trains and nothing else."""
     torch.manual_seed(0)
-    method = method_class("gmm")(tiny(family), accelerator)
+    options = tiny(family, train=train, lora_rank=2)
+    method = method_class("gmm")(options, accelerator)
     before = {name: value.clone() for name, value in method.vlm.state_dict().items()}
     rows = with_features_of(method, tasks, accelerator, tmp_path, monkeypatch)
     for number, task in enumerate(tasks):
@@ -103,7 +108,7 @@ def test_a_family_keeps_the_promises(family, accelerator, tasks, tmp_path, monke
             method.learn(replace(task, train=rows[number]))
     after = method.vlm.state_dict()
     assert {name for name in before if not torch.equal(before[name], after[name])} == set(method.state_dict()["vlm"])
-    assert all(name.startswith("projector.") for name in method.state_dict()["vlm"])
+    assert all(("lora_" if name.startswith("decoder.") else "projector.") in name for name in method.state_dict()["vlm"])
     trained = sum(value.numel() for value in method.state_dict()["vlm"].values())
     assert method.parameters()["trainable"] == trained < method.parameters()["total"]
     inputs = torch.cat([part[list(range(0, 24, 6))].inputs for part in rows])
@@ -112,7 +117,7 @@ def test_a_family_keeps_the_promises(family, accelerator, tasks, tmp_path, monke
         found = method.predict(inputs)
         parts = [method.predict(inputs[at]).answers for at in order.split(3)]
     assert [found.answers[at] for at in order] == [answer for part in parts for answer in part]
-    again = method_class("gmm")(tiny(family), accelerator)
+    again = method_class("gmm")(options, accelerator)
     again.load_state_dict(method.state_dict())
     assert torch.equal(again.predict(inputs).scores, found.scores) and again.weights() == method.weights()
     assert len(method.weights()) == (2 if family == "composed" else 1) and all(len(one) == 64 for one in method.weights().values())
@@ -188,7 +193,8 @@ def test_bfloat16_is_the_frozen_parts_alone(family, loaded, accelerator, tasks, 
     features = encoder(IMAGES).clone()
     assert features.dtype in (torch.bfloat16, torch.float32)
     losses(vlm, features.float()).sum().backward()
-    torch.testing.assert_close(features.float(), loaded(family)[0](IMAGES), atol=0.1, rtol=0.1)
+    assert len(vlm.answer(features.float(), 4)) == 3 and likelihoods(vlm, features.float(), NAMES).isfinite().all()
+    assert cosine_similarity(features.float().flatten(), loaded(family)[0](IMAGES).flatten(), dim=0) > 0.97
     monkeypatch.setenv("CILBENCH_CACHE", str(tmp_path))
     rows = with_features(accelerator, encoder, tasks[0].train)
     assert rows.store.table.itemsize == features.element_size()

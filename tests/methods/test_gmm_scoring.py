@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import open_clip
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -12,13 +13,16 @@ from safetensors.torch import save_file
 from torch.nn.functional import cosine_similarity, normalize
 
 from bench import record as records
+from bench.details import confusions
 from bench.engine import run
 from data.errors import InputError
 from methods.config import GMM
 from methods.gmm import likelihood
-from methods.gmm.likelihood import common_beginning, likelihoods, make_trie
+from methods.gmm.likelihood import likelihoods, make_trie
 from methods.gmm.match import exact, make_text_encoder, packaged_text_encoder
+from methods.gmm.method import SCORING
 from methods.gmm.models import load_vlm
+from methods.gmm.prompt import common_beginning, spoken
 from methods.gmm.tiny import FAMILIES, tiny_folder
 
 IMAGES = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -36,8 +40,9 @@ def brute_force(vlm, features, names):
     found = torch.zeros(len(features), len(names))
     for row, image in enumerate(vlm.projector(features)):
         for at, name in enumerate(names):
-            answer = torch.tensor(vlm.prompt.answer_tokens(name))
+            answer = torch.tensor(vlm.prompt.answer_tokens(name)[:-1])  # the full stop is the last
             scored = len(answer) - len(vlm.prompt.opening)
+            assert vlm.prompt.decode(answer[-scored:].tolist()) == f"{spoken(name)}."
             inputs = torch.cat([embed(vlm.prompt.before), image, embed(vlm.prompt.question), embed(answer)])[None]
             positions = torch.arange(inputs.shape[1])[None]
             logits = vlm.decoder(inputs_embeds=inputs, position_ids=positions).logits[0, -scored - 1 : -1]
@@ -59,6 +64,14 @@ def test_likelihoods_are_those_of_each_name_alone(family, size, monkeypatch):
     torch.testing.assert_close(likelihoods(vlm, features, NAMES), expected, atol=1e-4, rtol=0)
 
 
+def test_likelihoods_in_mixed_precision():
+    encoder, vlm = load_vlm(tiny("llava"))
+    features = encoder(IMAGES)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = likelihoods(vlm, features, NAMES)
+    torch.testing.assert_close(mixed, likelihoods(vlm, features, NAMES), atol=0.1, rtol=0.02)
+
+
 @pytest.mark.parametrize("names", [["zero"], ["zero", "one"], ["same", "same"]])
 def test_few_names(names):
     encoder, vlm = load_vlm(tiny("llava"))
@@ -67,18 +80,18 @@ def test_few_names(names):
         torch.testing.assert_close(likelihoods(vlm, features, names), brute_force(vlm, features, names), atol=1e-4, rtol=0)
 
 
-@given(st.lists(st.lists(st.integers(0, 3), min_size=0, max_size=5), min_size=1, max_size=12))
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=1, max_size=12))
 def test_a_trie_holds_each_beginning_once(answers):
-    """Oracle: the set of all beginnings. 9 ends every answer."""
-    answers = [[*answer, 9] for answer in answers]
+    """Oracle: the set of all beginnings; one answer may begin another."""
     trie = make_trie(answers)
     beginnings = {tuple(answer[:end]) for answer in answers for end in range(1, len(answer) + 1)}
-    assert len(trie.edges) == len(beginnings) and len(trie.tokens) == len({one for one in beginnings if one[-1] != 9})
+    read = {tuple(answer[:end]) for answer in answers for end in range(1, len(answer))}
+    assert len(trie.edges) == len(beginnings) and len(trie.tokens) == len(read)
     assert trie.edges[:, 0].tolist() == sorted(trie.edges[:, 0].tolist())
     said = [trie.edges[part, 1].tolist() for part in trie.paths.split(trie.lengths.tolist())]
     assert said == answers
     spelt = {tuple(trie.tokens[row].tolist()) for row in trie.above}  # every node with what stands above it
-    assert spelt == {one for one in beginnings if one[-1] != 9}
+    assert spelt == read
     assert torch.equal(trie.above.sum(1) - 1, trie.depth)
 
 
@@ -96,12 +109,10 @@ def test_exact_names():
 
 @pytest.mark.parametrize("scoring", ["exact", "likelihood", "nearest"])
 def test_the_record_names_the_rule(scoring, quick, accelerator):
-    """A model that learnt nothing names no class: `exact` has no right answer, in task-IL neither. epochs=0 is the zero-shot row."""
+    """epochs=0 is the zero-shot row. A model that knows nothing names no class: `exact` then has no right answer, in task-IL neither."""
     small = ["method.vlm=tiny", "method.visual_tokens=0", "method.epochs=0", f"method.scoring={scoring}", "stream.tasks=2"]
     record, path = run(quick("gmm", *small), accelerator)
-    assert records.read(path)["scoring"] != "argmax" and (record["scoring"] == "nearest name to the generated text") == (
-        scoring == "nearest"
-    )
+    assert record["scoring"] == SCORING[scoring] and records.read(path) == record
     total = [sum(record["counts"]["total"][: task + 1]) for task in range(2)]
     wrong = record["counts"]["invalid"]
     if scoring == "exact":
@@ -112,10 +123,6 @@ def test_the_record_names_the_rule(scoring, quick, accelerator):
     else:
         assert wrong is not None
     assert ("all-MiniLM-L6-v2" in record["weights"]) == (scoring == "nearest")
-    import pandas as pd
-
-    from bench.details import confusions
-
     scored = pd.read_parquet(path.with_name(f"{path.stem}-predictions.parquet"))
     matrix, pairs = confusions(scored[scored.after_task == 1], record["stream"]["tasks"])
     assert sum(map(sum, matrix)) == (0 if scoring == "exact" else total[1]) and all(given >= 0 for _, given, _ in pairs)
