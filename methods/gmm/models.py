@@ -18,7 +18,7 @@ from data.cache import cache_dir
 from data.entries import cached
 from data.errors import InputError, one_of
 from methods.backbones import FrozenEncoder, frozen_encoder
-from methods.config import GMM
+from methods.config import GMM, LATER
 from methods.folders import load_whole, model_folder, sentences, weight_hashes
 from methods.gmm.prompt import Prompt
 from methods.gmm.tuning import apply, parts, quantization
@@ -33,6 +33,9 @@ VLMS: dict[str, str | Callable[[GMM], tuple[FrozenEncoder, VLM]]] = {
     "hf": "methods.gmm.ready:ready",
     "tiny": "methods.gmm.tiny:tiny",
 }
+# Options that only some of these have, which are refused elsewhere.
+ONLY = {"model": ("hf",), "family": ("tiny",), "encoder": ("composed",), "decoder": ("composed",), "qformer": ("composed", "tiny")}
+ONLY |= {"image_size": ("hf", "tiny")}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Factors between hidden state and logits that some architectures have beside the head, which `VLM` would leave out.
 BESIDE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -46,6 +49,10 @@ def load_vlm(options: GMM) -> tuple[FrozenEncoder, VLM]:
     one_of("method.vlm", options.vlm, VLMS)
     one_of("method.dtype", options.dtype, DTYPES)
     parts(options)
+    for option, kinds in ONLY.items():
+        given = getattr(options, option)
+        if options.vlm in ("packaged", "composed", "hf", "tiny") and options.vlm not in kinds and given != LATER["gmm"][option]:
+            raise InputError(f"method.{option}={given} is for method.vlm={' or '.join(kinds)}: set that, or leave it out")
     make = VLMS[options.vlm]
     if isinstance(make, str):
         module, name = make.split(":")

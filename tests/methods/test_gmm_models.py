@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +20,6 @@ from methods.gmm.models import check_decoder, load_vlm
 from methods.gmm.tiny import LLAMA, tiny_folder
 
 IMAGES = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-COMPOSED = GMM(vlm="tiny", family="composed", visual_tokens=0)
 
 
 @pytest.fixture
@@ -98,6 +96,8 @@ def test_a_spoilt_folder(folder, what, said):
         (["method.vlm=hf", "method.model=no such name"], "is neither a folder nor the name of a repository"),
         (["method.vlm=hf", "method.model=/no/such/folder"], "method.model=/no/such/folder: there is no such folder"),
         (["method.vlm=composed"], "method.decoder is not set"),
+        (["method.decoder=gpt2"], "method.decoder=gpt2 is for method.vlm=composed: set that, or leave it out"),
+        (["method.vlm=composed", "method.model=x"], "method.model=x is for method.vlm=hf"),
         (["method.vlm=tiny", "method.family=lava"], "unknown method.family 'lava': did you mean 'llava'?"),
         (["method.train=projektor"], "unknown part of method.train 'projektor': did you mean 'projector'?"),
         (["method.dtype=float16"], "unknown method.dtype 'float16'"),
@@ -227,5 +227,5 @@ def test_towers_of_timm(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(encoder(IMAGES), model.forward_features(encoder.preprocess(IMAGES)), atol=1e-5, rtol=1e-4)
     assert vlm.projector.in_features == encoder.features == encoder(IMAGES).shape[2]
-    packaged, _ = load_vlm(replace(COMPOSED, vlm="composed", encoder="packaged", decoder=str(tiny_folder("composed") / "decoder")))
+    packaged, _ = load_vlm(GMM(vlm="composed", visual_tokens=0, decoder=str(tiny_folder("composed") / "decoder")))
     assert packaged(IMAGES).shape == (3, 9, 1280)
