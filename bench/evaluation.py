@@ -26,16 +26,21 @@ def evaluate(accelerator: Accelerator, method: Method, stream: TaskStream, numbe
     """Score the test rows of tasks 0..number, in one shuffled pool. -> a row each: index, label, task, prediction, …"""
     rows = stream.seen(number)
     classes = stream.classes(number).stop
-    task_of_class = stream.task_of(torch.arange(classes))
+    # The classes of a task are neighbours: for each class the first of its task [C], and the offsets of as many as the largest task has.
+    sizes = torch.bincount(stream.task_of(torch.arange(classes)))
+    last_of = (sizes.cumsum(0) - 1).repeat_interleave(sizes)
+    first_of, offsets = last_of + 1 - sizes.repeat_interleave(sizes), torch.arange(int(sizes.max()))
 
     def score(batch: Batch) -> tuple[Any, ...]:
         prediction = method.predict(batch.inputs)
         scores = prediction.scores.float()
-        if scores.shape != (len(batch.labels), classes) or not bool(torch.isfinite(scores).all()):
+        right_shape = scores.shape == (len(batch.labels), classes)
+        best = scores.max(1) if right_shape else None
+        if best is None or not bool((torch.isfinite(best.values) & torch.isfinite(scores.amin(1))).all()):
             raise RuntimeError(f"{type(method).__name__}.predict gave scores {tuple(scores.shape)}, or values that are not finite")
-        inside = task_of_class.to(scores.device) == task_of_class.to(scores.device)[batch.labels.to(scores.device)][:, None]
-        best = scores.max(1)
-        within = scores.masked_fill(~inside, -torch.inf).argmax(1)
+        first, last = (of.to(scores.device)[batch.labels.to(scores.device)] for of in (first_of, last_of))  # [b], of the row's task
+        inside = (first[:, None] + offsets.to(scores.device)).minimum(last[:, None])  # [b, classes of the largest task]
+        within = (first + scores.gather(1, inside).argmax(1)).minimum(last)
         answers = prediction.answers or [""] * len(scores)
         invalid = prediction.invalid if prediction.invalid is not None else torch.full((len(scores),), -1)
         head = prediction.head_scores
