@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.saving import keep_trained, link, load_prepared, read_state, saving, sound
+from bench.saving import keep_trained, link, load_prepared, read_state, saving, sound, well_formed
 from data.cache import file_sha256, sync
 from data.errors import InputError
 from methods.base import Method
@@ -33,17 +33,6 @@ from methods.states import fit_state, load_fit_state, load_trained, trained_stat
 
 SCHEMA = 1
 KEPT = 2  # checkpoints
-MANIFEST = {  # what a manifest must hold, beside schema and run
-    "task": int,
-    "learnt": bool,
-    "phase": int,
-    "step": int,
-    "train_s": float,
-    "resumed": int,
-    "changed": list,
-    "environment": dict,
-    "files": dict,
-}
 
 
 class Stopped(Exception):
@@ -215,11 +204,7 @@ class Checkpoints:
 
     def _matches(self, folder: Path) -> bool:
         manifest = json.loads((folder / "manifest.json").read_text())
-        if manifest["schema"] != SCHEMA or manifest["run"] != self.run:
-            return False
-        if any(type(manifest[name]) is not kind for name, kind in MANIFEST.items()):
-            return False
-        if not {f"phase-{phase}.safetensors" for phase in range(manifest["phase"])} <= manifest["files"].keys():
+        if manifest["schema"] != SCHEMA or manifest["run"] != self.run or not well_formed(manifest):
             return False
         return all(file_sha256(folder / name) == sha256 for name, sha256 in manifest["files"].items())
 

@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from data.config import STREAMS, StreamConfig
 from data.config import UNHASHED as STREAM_UNHASHED
@@ -51,6 +52,8 @@ class RunConfig:
     plugins: list[str] = field(default_factory=list)  # modules to import first; they add to the registries
 
 
+# What Hydra, OmegaConf and PyYAML raise beside their own errors where a preset or an argument is no configuration at all.
+MALFORMED = (YAMLError, ValueError, TypeError, AttributeError, AssertionError, KeyError, IndexError, RecursionError, OSError)
 # Options that change no number, and the seed.
 UNHASHED = ("results", "resume", "checkpoint", "timeout_minutes", "dry_run", "tracker", "project", "pictures", "progress", "seed")
 
@@ -92,14 +95,14 @@ def _compose(overrides: list[str]) -> DictConfig:
             config = compose("run", overrides)
             OmegaConf.resolve(config)
             return config
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, *MALFORMED) as error:
         cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
         key = getattr(cause, "full_key", None)
         raise InputError(f"{f'option {key}: ' if key else ''}{_first_line(cause)}: see --help for the options and their types") from None
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
 
 
 def _load_plugins(modules: list[str]) -> None:
@@ -145,7 +148,7 @@ def method_config(name: str) -> type:
 
 def _check_choices(given: dict[str, Any]) -> None:
     for group, known in (("method", METHODS), ("stream", _stream_names()), ("experiment", preset_names())):
-        if given.get(group) is not None and given[group] not in known:
+        if given.get(group) is not None and str(given[group]) not in known:
             raise unknown(group, str(given[group]), known)
 
 

@@ -28,16 +28,22 @@ def evaluate(accelerator: Accelerator, method: Method, stream: TaskStream, numbe
     """Score the test rows of tasks 0..number, in one shuffled pool. -> a row each: index, label, task, prediction, …"""
     rows = stream.seen(number)
     classes = stream.classes(number).stop
-    task_of_class = stream.task_of(torch.arange(classes))
+    # The classes of a task are neighbours: for each class the first of its task [C], and the offsets of as many as the largest task has.
+    sizes = torch.bincount(stream.task_of(torch.arange(classes)))
+    last_of = (sizes.cumsum(0) - 1).repeat_interleave(sizes)
+    first_of, offsets = last_of + 1 - sizes.repeat_interleave(sizes), torch.arange(int(sizes.max()))
 
     def score(batch: Batch) -> tuple[Any, ...]:
         prediction = method.predict(batch.inputs)
         scores = prediction.scores.float()
-        if scores.shape != (len(batch.labels), classes) or bool((scores.isnan() | scores.isposinf()).any()):
+        best = scores.max(1) if scores.shape == (len(batch.labels), classes) else None
+        if best is None or bool((best.values.isnan() | best.values.isposinf()).any()):
             raise RuntimeError(f"{type(method).__name__}.predict gave scores {tuple(scores.shape)}, or values that are no scores")
-        inside = task_of_class.to(scores.device) == task_of_class.to(scores.device)[batch.labels.to(scores.device)][:, None]
-        best, within = scores.max(1), scores.masked_fill(~inside, -torch.inf).max(1)
-        guess, within = (found.indices.masked_fill(found.values.isneginf(), NONE) for found in (best, within))
+        first, last = (of.to(scores.device)[batch.labels.to(scores.device)] for of in (first_of, last_of))  # [b], of the row's task
+        inside = (first[:, None] + offsets.to(scores.device)).minimum(last[:, None])  # [b, classes of the largest task]
+        told = scores.gather(1, inside).max(1)
+        guess = best.indices.masked_fill(best.values.isneginf(), NONE)
+        within = (first + told.indices).minimum(last).masked_fill(told.values.isneginf(), NONE)
         answers = prediction.answers or [""] * len(scores)
         invalid = prediction.invalid if prediction.invalid is not None else torch.full((len(scores),), -1)
         head = prediction.head_scores

@@ -83,10 +83,19 @@ def refusal(record: dict[str, Any]) -> str | None:
         if len(record["counts"]["correct"]) != tasks or len(record["counts"]["total"]) != tasks:
             return f"it counts {len(record['counts']['correct'])} tasks where its stream has {tasks}"
         differ = [name for name in METRICS if not _close(record["metrics"][name], derived[name])]
-        _flat("", record)
-    except (KeyError, TypeError, IndexError, ValueError, ZeroDivisionError, AttributeError) as error:
+        odd = _odd(_flat("", record))
+    except (KeyError, TypeError, IndexError, ValueError, ZeroDivisionError, AttributeError, OverflowError) as error:
         return f"a part of it is missing or malformed ({error.__class__.__name__}: {error})"
+    if odd:
+        return f"its {odd} is malformed"
     return f"its {differ[0]} does not follow from its counts" if differ else None
+
+
+def _odd(row: dict[str, Any]) -> str | None:
+    """-> what of a row is of a kind that no table can hold, None if all is well"""
+    kinds = dict.fromkeys((*METRICS, *COSTS), (int, float, type(None))) | {"seed": int, "dirty": bool, "sizes": tuple}
+    wrong = [name for name, value in row.items() if not isinstance(value, kinds.get(name, str))]
+    return wrong[0] if wrong else None
 
 
 def _close(a: float | None, b: float | None) -> bool:

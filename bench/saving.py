@@ -4,6 +4,7 @@ import contextlib
 import os
 import pickle
 import shutil
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,19 @@ from torch import Tensor, nn
 from bench.processes import gone
 from data.errors import InputError
 from methods.states import trained_state
+
+ODD = (OSError, ValueError, LookupError, TypeError, AttributeError)  # what readers of damaged files raise
+MANIFEST = {  # what a manifest must hold, beside schema and run
+    "task": int,
+    "learnt": bool,
+    "phase": int,
+    "step": int,
+    "train_s": float,
+    "resumed": int,
+    "changed": list,
+    "environment": dict,
+    "files": dict,
+}
 
 
 def keep_trained(models: list[nn.Module], weights: list[dict[str, Tensor]], _folder: str) -> None:
@@ -36,7 +50,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """-> what torch.save wrote. Errors: InputError where it holds more than tensors and plain values: such a file could run code."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (pickle.UnpicklingError, struct.error, ArithmeticError, AssertionError, MemoryError, *ODD, EOFError, RuntimeError) as error:
         raise InputError(
             f"{path} holds other things than tensors and plain values ({type(error).__name__}), and none are read: "
             "start anew with resume=never"
@@ -47,11 +61,23 @@ def sound(path: Path, check: Callable[[], bool]) -> bool:
     """-> does the check hold; if not, or if it fails, a warning says so"""
     try:
         good = check()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (*ODD, RecursionError):
         good = False
     if not good:
         warnings.warn(f"{path} is damaged or belongs to another run: it is left aside", stacklevel=2)
     return good
+
+
+def well_formed(manifest: dict[str, Any]) -> bool:
+    """-> does the manifest of a checkpoint hold what a run reads in it, and name the files that it needs?"""
+    if any(type(manifest[name]) is not kind for name, kind in MANIFEST.items()):
+        return False
+    task, phase, files = manifest["task"], manifest["phase"], manifest["files"]
+    if min(task, phase, manifest["step"], manifest["resumed"]) < 0 or not all(isinstance(name, str) for name in manifest["changed"]):
+        return False
+    if (task or manifest["learnt"]) and "state.pt" not in files:
+        return False
+    return all(f"phase-{number}.safetensors" in files for number in range(phase))
 
 
 def link(source: Path, target: Path) -> None:

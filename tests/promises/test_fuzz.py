@@ -1,14 +1,14 @@
 """Arbitrary bytes in place of a record, options, a preset, a manifest or a seal: a sentence or a warning, never a traceback, never code.
 
-Oracle: only InputError leaves the readers, and an audit hook of the interpreter sees no import, exec, subprocess or socket.
+Oracle: only InputError leaves the readers, and an audit hook of the interpreter sees no command, process, connection or pickled name.
 """
 
 import contextlib
 import copy
 import json
+import os
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import yaml
@@ -17,17 +17,19 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bench import record as records
-from bench.checkpoint import MANIFEST, SCHEMA, Checkpoints
+from bench.checkpoint import SCHEMA, Checkpoints
 from bench.config import resolve
 from bench.leaderboard import collect
 from bench.run import main
+from bench.saving import MANIFEST
 from data.entries import whole
 from data.errors import InputError
 from tests.bench.made import make_record
 
-INPUTS = 150  # of each reader
-MANY = settings(max_examples=INPUTS, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-FORBIDDEN = ("exec", "os.system", "os.exec", "os.fork", "subprocess.Popen", "socket.connect", "pickle.find_class", "ctypes.dlopen")
+QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+MANY = settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
+FEW = settings(MANY, max_examples=25)  # Hydra takes its time
+FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "pickle.find_class")
 _watched: list[str] | None = None
 
 
@@ -119,7 +121,7 @@ ARGUMENT = (
 )
 
 
-@MANY
+@FEW
 @given(st.lists(ARGUMENT.filter(lambda text: "plugins" not in text), max_size=2))
 @example(["stream.order=${oc.env:HOME}"])
 @example(["method={_target_: os.system, command: 'touch owned'}"])
@@ -132,7 +134,7 @@ def test_any_arguments(arguments):
         resolve(arguments)
 
 
-@MANY
+@FEW
 @given(st.binary(max_size=200) | JSON.map(lambda value: yaml.safe_dump(value).encode()))
 @example(b"!!python/object/apply:os.system ['touch owned']")
 @example(b"seed: !!python/name:os.system")
@@ -205,5 +207,4 @@ def test_the_command_line_says_one_sentence(capsys):
 def test_the_watch_sees_code():
     """The oracle itself: what the hook must not miss."""
     with pytest.raises(AssertionError), harmless():
-        exec("1")
-    assert Path(__file__).exists()
+        os.system("true")
