@@ -6,7 +6,6 @@ Shapes: T tasks.
 import contextlib
 import gc
 import hashlib
-import resource
 import sys
 import tempfile
 import time
@@ -25,14 +24,14 @@ from bench.checkpoint import Checkpoints
 from bench.config import config_hash
 from bench.evaluation import Scores, evaluate, tally
 from bench.launching import make_accelerator
-from bench.metrics import summarise
 from bench.pictures import write_pictures
+from bench.result import peak_memory, result, total_time, within_budget
 from bench.saving import saving
 from bench.tracking import Tracking
 from data.errors import InputError
 from data.source import load
 from data.stream import Rows, Task, TaskStream
-from methods.base import Method, Stored, method_class
+from methods.base import Method, method_class
 from methods.batches import derive_seed
 from methods.features import with_features
 from methods.sharding import is_sharded
@@ -75,7 +74,7 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
             if not scores.has(number):
                 before = time.perf_counter()
                 scored = evaluate(accelerator, method, stream, number, config)
-                values = {**tally(scored, stream, number), "bytes": sum(kept.bytes for kept in _within_budget(method))}
+                values = {**tally(scored, stream, number), "bytes": sum(kept.bytes for kept in within_budget(method))}
                 spent = {"train_s": checkpoints.spent, "evaluate_s": time.perf_counter() - before}
                 if config.pictures:
                     show_pictures(accelerator, method, stream[number], path, tracking)
@@ -83,9 +82,9 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
             report(accelerator, tracking, stream, number, scores.read(number)["counts"]["correct"])
         done = [scores.read(number) for number in range(len(stream))]
         record = {
-            **_result(config, stream, method, plain, [one["counts"] for one in done]),
-            "time": _time([one["time"] for one in done], ready - clock),
-            "peak_memory_bytes": _peak_memory(accelerator),
+            **result(config, stream, method, plain, [one["counts"] for one in done]),
+            "time": total_time([one["time"] for one in done], ready - clock),
+            "peak_memory_bytes": peak_memory(accelerator),
             "environment": {**environment, "resumed": checkpoints.resumed, "changed": checkpoints.changed},
             "started": started,
             "finished": records.now(),
@@ -98,39 +97,6 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
         checkpoints.done()
     tracking.finish(record, path)
     return record, path
-
-
-def _result(config: DictConfig, stream: TaskStream, method: Method, plain: dict[str, Any], tasks: list[dict[str, Any]]) -> dict[str, Any]:
-    """-> the part of the record that the configuration and the seed decide. tasks: what `tally` gave for each, and its bytes"""
-    counts = {name: [one[name] for one in tasks] for name in ("correct", "task_il_correct", "invalid", "head_correct")}
-    for name in ("invalid", "head_correct"):
-        if any(value is None for value in counts[name]):
-            counts[name] = None
-    counts["total"] = stream.test_sizes()
-    return {
-        "schema": records.SCHEMA,
-        "method": method.id(),
-        "scoring": method.scoring,
-        "stream": {
-            "key": stream.key,
-            "sha256": stream.sha256,
-            "dataset": stream.source,
-            "scenario": stream.scenario,
-            "tasks": list(stream.sizes),
-            "class_names": list(stream.class_names),
-            "order": list(stream.order),
-        },
-        "seed": config.seed,
-        "config": plain,
-        "config_hash": config_hash(config),
-        "counts": counts,
-        "metrics": summarise(counts),
-        "memory": _memory(method.stored(), [one["bytes"] for one in tasks]),
-        "parameters": method.parameters(),
-        "weights": method.weights(),
-        "limited": stream.limited,
-        "complete": True,
-    }
 
 
 def report(accelerator: Accelerator, tracking: Tracking, stream: TaskStream, number: int, correct: list[int]) -> None:
@@ -211,31 +177,6 @@ def _check_writable(folder: Path) -> None:
         raise InputError(f"results folder {folder} cannot be written ({error.strerror}): choose another with results=DIR") from None
 
 
-def _within_budget(method: Method) -> list[Stored]:
-    kept = method.stored()
-    for one in kept:
-        if one.budget is not None and one.items > one.budget:
-            raise RuntimeError(f"{one.items} {one.kind} are kept where the budget is {one.budget}")
-    return kept
-
-
-def _time(tasks: list[dict[str, float]], set_up: float) -> dict[str, Any]:
-    """Seconds over all attempts; the set-up is this one's."""
-    train, evaluation = (sum(one[name] for one in tasks) for name in ("train_s", "evaluate_s"))
-    return {"train_s": train, "evaluate_s": evaluation, "total_s": set_up + train + evaluation, "per_task": tasks}
-
-
-def _memory(kept: list[Stored], per_task: list[int]) -> dict[str, Any]:
-    budgets = [one.budget for one in kept if one.budget is not None]
-    return {
-        "items": sum(one.items for one in kept),
-        "bytes": sum(one.bytes for one in kept),
-        "budget": sum(budgets) if budgets else None,
-        "by_kind": {one.kind: {"items": one.items, "bytes": one.bytes, "budget": one.budget} for one in kept},
-        "per_task": per_task,
-    }
-
-
 def state_digest(state: Any) -> str:
     """-> sha256 over a nest of dicts, lists, tensors and plain values"""
     digest = hashlib.sha256()
@@ -260,9 +201,3 @@ def state_digest(state: Any) -> str:
 
     add(state)
     return digest.hexdigest()
-
-
-def _peak_memory(accelerator: Accelerator) -> int:
-    if accelerator.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(accelerator.device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
