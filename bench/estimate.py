@@ -22,7 +22,7 @@ from methods.batches import GlobalBatches
 
 GIB = 2**30
 MASTER = 4  # bytes of a trained weight, of its gradient, and of each state that its optimizer keeps: float32
-LIVE = 10**9  # weights that ZeRO-3 keeps gathered at most, DeepSpeed's default
+LIVE, BUCKET = 10**9, 5 * 10**7  # weights that ZeRO-3 keeps gathered at most, and that it fetches at once: DeepSpeed's defaults
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def _gathered(vlm: nn.Module, how: Layout, frozen: list[nn.Parameter], trained: 
     size = 2 if how.half else max(p.element_size() for p in frozen)
     total = sum(p.numel() for p in frozen) + trained
     if how.kind == "ZeRO-3":
-        return size * min(total, LIVE)  # what is used again soon stays
+        fetched = BUCKET + max(p.numel() for p in vlm.parameters())  # come in a buffer, from which they are copied; the largest alone
+        return size * (min(total, LIVE) + min(total, fetched))  # what is used again soon stays
     layers = [sum(p.numel() for p in m.parameters()) for m in vlm.modules() if type(m).__name__ in vlm._no_split_modules]
     return size * (total - sum(layers) + 3 * max(layers))  # the words and the head; a layer, the next, and the buffer that it comes in
 
