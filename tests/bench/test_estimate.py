@@ -72,7 +72,8 @@ def test_shares(weighty):
     assert parts("ZeRO-3")["weights"] == 4 * (frozen + trained) / 4 and parts("ZeRO-3", half=True)["weights"] == 2 * (frozen + trained) / 4
     assert parts("ZeRO-3", weights_off=True, optimizer_off=True)["weights"] == 0
     assert parts("FSDP2")["gathered"] < parts("ZeRO-3")["gathered"] == 2 * 4 * (frozen + trained)  # and the buffer they come in
-    assert parts("FSDP2", half=True)["activations"] < parts("FSDP2")["activations"]
+    logits = 2 * 8 * shape.decoder.config.vocab_size  # of 8 rows over 4 processes, 8 tokens each: 14 bytes in bfloat16, else 12
+    assert parts("FSDP2", half=True)["activations"] - 14 * logits < 0.8 * (parts("FSDP2")["activations"] - 12 * logits)
 
 
 def test_answers_keep_keys_and_values(weighty):
