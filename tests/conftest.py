@@ -16,7 +16,7 @@ from methods.config import METHODS
 QUICK = {
     "finetune": ["method.epochs=1", "method.lr=0.001"],
     "joint": ["method.epochs=1", "method.lr=0.001"],
-    "replay": ["method.epochs=1", "method.lr=0.001", "method.memory=20"],
+    "replay": ["method.epochs=1", "method.lr=0.0003", "method.memory=20"],
     "lwf": ["method.epochs=1", "method.lr=0.001"],
     "lwm": ["method.epochs=1", "method.lr=0.001"],
     "icarl": ["method.epochs=1", "method.lr=0.001", "method.memory=20"],

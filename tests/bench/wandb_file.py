@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,9 @@ def chunks(data: bytes) -> Iterator[bytes]:
 
 def read(folder: Path) -> dict[str, Any]:
     """-> run (group, name, project), config, history (a dict a step), summary and artifacts of the only offline run under `folder`"""
-    from wandb.proto.wandb_internal_pb2 import Record
-
     (file,) = folder.rglob("*.wandb")
     found: dict[str, Any] = {"run": None, "config": {}, "history": [], "summary": {}, "artifacts": []}
-    for payload in chunks(file.read_bytes()):
-        record = Record.FromString(payload)
+    for record in _all_records(file):
         if record.HasField("run"):
             found["run"] = record.run
             found["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
@@ -48,6 +46,19 @@ def read(folder: Path) -> dict[str, Any]:
         if record.request.HasField("log_artifact"):
             found["artifacts"].append(record.request.log_artifact.artifact)
     return found
+
+
+def _all_records(file: Path) -> list[Any]:
+    """Those up to the one that ends the run: on a busy machine wandb's service still writes after `finish` has returned."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    until = time.monotonic() + 60
+    while True:
+        found = [Record.FromString(payload) for payload in chunks(file.read_bytes())]
+        if any(record.HasField("exit") for record in found):
+            return found
+        assert time.monotonic() < until, f"{file} has no end"
+        time.sleep(0.2)
 
 
 def _item(item: Any) -> tuple[str, Any]:
