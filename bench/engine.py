@@ -130,8 +130,8 @@ def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream
     for network in method.networks():
         network.eval()  # but while `fit` trains it: a run may go on with an evaluation
     if method.encoder is not None:
-        stream.train_rows = with_features(accelerator, method.encoder, stream.train_rows)
-        stream.scored_rows = with_features(accelerator, method.encoder, stream.scored_rows)
+        stream.train_rows = with_features(accelerator, method.encoder, stream.train_rows, progress=config.progress)
+        stream.scored_rows = with_features(accelerator, method.encoder, stream.scored_rows, progress=config.progress)
     return method
 
 

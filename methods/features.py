@@ -31,14 +31,14 @@ class FeatureStore:
         return rows.view(torch.bfloat16).float() if rows.dtype == torch.uint16 else rows
 
 
-def with_features(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, batch_size: int = 64) -> Rows:
+def with_features(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, batch_size: int = 64, progress: bool = True) -> Rows:
     """-> the same rows, read as features [L, D]; computed on all processes where the cache has none"""
     index = rows.index.sort().values
     key = content_key(encoder.name, sorted(encoder.weights.items()), store_digest(rows.store), index.numpy().tobytes())
     path = cache_dir("features") / f"{key}.npy"
     known = torch.tensor(int(use(path)), device=accelerator.device)
     if accelerator.reduce(known, "sum").item() < accelerator.num_processes:
-        _compute(accelerator, encoder, Rows(rows.store, index, torch.zeros_like(index)), batch_size, path)
+        _compute(accelerator, encoder, Rows(rows.store, index, torch.zeros_like(index)), batch_size, path, progress)
         accelerator.wait_for_everyone()
         if not use(path):
             raise InputError(f"the cache entry {path} was removed while it was made: run this again")
@@ -46,7 +46,7 @@ def with_features(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, 
     return rows.on(FeatureStore(table, index, rows.store))
 
 
-def _compute(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, batch_size: int, path: Path) -> None:
+def _compute(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, batch_size: int, path: Path, progress: bool) -> None:
     """Encode every row on all processes; the main one of each machine, which may have a cache of its own, writes the table."""
     encoder.module.to(accelerator.device)
 
@@ -58,7 +58,7 @@ def _compute(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, batch
         table = None
         for start in range(0, len(rows), CHUNK):
             chunk = rows.at(torch.arange(start, min(start + CHUNK, len(rows))))
-            (features,) = embed(accelerator, encode, chunk, batch_size, progress="encoding images")
+            (features,) = embed(accelerator, encode, chunk, batch_size, "encoding images" if progress else None)
             if work is None:
                 continue
             # numpy has no bfloat16: what an encoder gives in it is kept as its bits, in half the room and without loss.
