@@ -45,12 +45,26 @@ class FileStore:
 
     def __getitem__(self, index: Tensor) -> Tensor:
         rows = index.tolist()
-        if get_worker_info() is not None or self.workers < 2 or len(rows) < 2:  # a worker process decodes alone
-            images = [self.image(row) for row in rows]
+        if not rows:
+            return torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+        first = self.image(rows[0])
+        table = np.empty((len(rows), *first.shape), np.uint8)
+        table[0] = first
+
+        def put(at: int) -> None:
+            image = self.image(rows[at])
+            if image.shape != first.shape:
+                raise _varying(self.root / self.names[rows[at]], image.shape, first.shape)
+            table[at] = image
+
+        others = range(1, len(rows))
+        if get_worker_info() is not None or self.workers < 2:  # a worker process decodes alone
+            for at in others:
+                put(at)
         else:
             with ThreadPoolExecutor(self.workers) as pool:
-                images = list(pool.map(self.image, rows))
-        return torch.from_numpy(self._stack(images, rows)).permute(0, 3, 1, 2).contiguous()
+                list(pool.map(put, others))
+        return torch.from_numpy(table).permute(0, 3, 1, 2).contiguous()
 
     def open(self, row: int) -> Path | IO[bytes]:
         return self.root / self.names[row]
@@ -64,12 +78,6 @@ class FileStore:
                 f"{self.root / self.names[row]} is no readable image ({error}): "
                 "repair or remove it, or leave such files out with stream.corrupt=skip"
             ) from None
-
-    def _stack(self, images: list[np.ndarray], rows: list[int]) -> np.ndarray:
-        for image, row in zip(images, rows, strict=True):
-            if image.shape != images[0].shape:
-                raise _varying(self.root / self.names[row], image.shape, images[0].shape)
-        return np.stack(images) if images else np.empty((0, 0, 0, 3), np.uint8)
 
     def some(self, rows: Sequence[int]) -> "FileStore":
         """-> a store of these rows only"""
