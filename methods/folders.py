@@ -81,6 +81,13 @@ def sentences(name: str, option: str) -> Iterator[None]:
         raise InputError(f"{option}={name} cannot be loaded ({said}): name a folder that save_pretrained has written") from None
 
 
+def save_model(model: Any, folder: Path) -> None:
+    """`save_pretrained`, whichever process calls it: by itself it writes on the first process of a run alone, and is silent on others."""
+    model.should_save_on_this_rank = lambda is_main_process: True
+    model.save_pretrained(folder)
+    weight_hashes(folder, str(folder))  # an error where nothing was written after all
+
+
 def load_whole(kind: Any, folder: Path, name: str, option: str, unused: str = "\0", **given: Any) -> Any:
     """-> a model of a folder through `kind` (an Auto class of transformers). Errors: InputError, also where a weight is missing.
 

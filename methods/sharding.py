@@ -44,21 +44,24 @@ def in_shares() -> Iterator[None]:
     memory and the others none, until `place` deals them out. Outside of the block models are loaded whole, for use as they are.
     """
     state = AcceleratorState() if is_sharded() and not _weightless else None
-    if state is None:
-        yield
-    elif state.distributed_type == DistributedType.FSDP:
-        before = os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false")
-        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "true"
-        try:
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # some ways of loading draw numbers and some do not; what is new after it must not depend on that
+        if state is None:
             yield
-        finally:
-            os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = before
-    else:
-        state.deepspeed_plugin.set_deepspeed_weakref()  # transformers follows it
-        try:
-            yield
-        finally:
-            loaded_whole(state.deepspeed_plugin)
+        elif state.distributed_type == DistributedType.FSDP:
+            before = os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false")
+            os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "true"
+            try:
+                yield
+            finally:
+                os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = before
+        else:
+            state.deepspeed_plugin.set_deepspeed_weakref()  # transformers follows it
+            try:
+                yield
+            finally:
+                loaded_whole(state.deepspeed_plugin)
 
 
 _weightless = False
@@ -110,6 +113,33 @@ def of_whole(weight: Tensor, measure: Callable[[Tensor], float]) -> float:
     with gathered([weight]):
         first = measure(weight) if not weight.is_meta else None
     return broadcast_object_list([first])[0]
+
+
+def whole(model: nn.Module, but: tuple[nn.Module, ...]) -> None:
+    """Make the weights of a model that was loaded `in_shares` whole again on every process, `but` those of some of its parts.
+
+    For what is small: a frozen encoder, which runs outside of the model that `place` prepares, and what trains, which is cast first.
+    """
+    if not is_sharded() or _weightless:
+        return
+    kept = {part for one in but for part in one.modules()}
+    made: dict[Tensor, Tensor] = {}  # a weight may have several names
+    for part in [part for part in model.modules() if part not in kept]:
+        for name, weight in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
+            if hasattr(weight, "ds_id") or weight.is_meta or AcceleratorState().distributed_type == DistributedType.FSDP:
+                made[weight] = made.get(weight, _everywhere(weight))
+                setattr(part, name, made[weight])
+
+
+def _everywhere(weight: Tensor) -> Tensor:
+    """-> the whole of a weight in shares, or on the first process alone, in main memory"""
+    with gathered([weight]):
+        found = (
+            torch.empty_like(weight, device=AcceleratorState().device) if weight.is_meta else weight.detach().to(AcceleratorState().device)
+        )
+        torch.distributed.broadcast(found := found.contiguous(), src=0)
+        found = found.cpu()
+    return nn.Parameter(found.clone(), weight.requires_grad) if isinstance(weight, nn.Parameter) else found
 
 
 def gathered(weights: list[Tensor], changed_by: int | None = None):

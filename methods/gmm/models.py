@@ -19,7 +19,7 @@ from data.entries import cached
 from data.errors import InputError, one_of
 from methods.backbones import FrozenEncoder, frozen_encoder
 from methods.config import GMM, LATER
-from methods.folders import load_whole, model_folder, sentences, weight_hashes
+from methods.folders import load_whole, model_folder, save_model, sentences, weight_hashes
 from methods.gmm.prompt import Prompt
 from methods.gmm.tuning import apply, parts, quantization
 from methods.gmm.vlm import VLM, linear_projector
@@ -86,7 +86,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     del config.quantization_config  # the weights are plain float32 by now; transformers would refuse to save them
     plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     plain.load_state_dict(loaded.state_dict())
-    plain.save_pretrained(folder)
+    save_model(plain, folder)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 

@@ -20,6 +20,7 @@ from methods.gmm.models import DTYPES, check_decoder, make_prompt
 from methods.gmm.queries import Queries
 from methods.gmm.tuning import parts, quantization
 from methods.gmm.vlm import VLM, Decoder
+from methods.sharding import in_shares, whole
 
 
 class Family(NamedTuple):
@@ -175,11 +176,13 @@ def taken_apart(options: GMM, folder: Path, name: str) -> tuple[FrozenEncoder, V
     size, mean, std = preprocessing(folder, name, "method.model", getattr(config.vision_config, "image_size", None) or family.size)
     size = _sized(options, config, size, said, fixed=family.size is None)
     given = {"dtype": DTYPES[options.dtype], **quantization(options)}
-    model = load_whole(AutoModelForImageTextToText, folder, name, "method.model", **given).eval().requires_grad_(False)
+    with in_shares():
+        model = load_whole(AutoModelForImageTextToText, folder, name, "method.model", **given).eval().requires_grad_(False)
     with sentences(name, "the tokenizer of method.model"):
         tokenizer = AutoTokenizer.from_pretrained(folder)
     language = model.get_submodule(family.language)
     decoder = language if family.queries else Decoder(language, model.lm_head)
+    whole(model, but=(decoder,))
     check_decoder(decoder, said)
     prompt = make_prompt(tokenizer, options, family.before, family.after, family.stop)
     vision, projector = (model.get_submodule(at) for at in (family.vision, family.projector))

@@ -16,9 +16,10 @@ from data.entries import cached
 from data.errors import one_of
 from methods.backbones import FrozenEncoder
 from methods.config import GMM
+from methods.folders import save_model
 from methods.gmm.vlm import VLM
 
-VERSION = 1  # raised when what is made here changes
+VERSION = 2  # raised when what is made here changes
 SPECIAL = ["<pad>", "<s>", "</s>", "<image>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 SPECIAL += ["<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<|video_pad|>"]
 # What the tokenizer learns to spell in few tokens.
@@ -127,7 +128,7 @@ def _save_whole(work: Path, family: str) -> None:
     model = transformers.AutoModelForImageTextToText.from_config(make())
     if hasattr(model, "query_tokens"):
         torch.nn.init.normal_(model.query_tokens)  # at zero, where they start, they would all read the same
-    spread(model).save_pretrained(work)
+    save_model(spread(model), work)
     tokenizer().save_pretrained(work)
     getattr(transformers, processor)(image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.2, 0.3]).save_pretrained(work)
     if family == "instructblip":
@@ -137,9 +138,9 @@ def _save_whole(work: Path, family: str) -> None:
 def _save_parts(work: Path) -> None:
     import transformers
 
-    spread(transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**VISION))).save_pretrained(work / "encoder")
+    save_model(spread(transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**VISION))), work / "encoder")
     transformers.CLIPImageProcessor(size=SIZE, crop_size=SIZE).save_pretrained(work / "encoder")
-    spread(transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA))).save_pretrained(work / "decoder")
+    save_model(spread(transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA))), work / "decoder")
     tokenizer().save_pretrained(work / "decoder")
 
 

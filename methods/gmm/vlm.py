@@ -47,7 +47,8 @@ class VLM(nn.Module):
     # What accelerate asks of a model that it lays out in shares: the layers that are gathered one at a time, and tied weights.
     @property
     def _no_split_modules(self) -> list[str]:
-        return sorted(self.decoder._no_split_modules)
+        there = {type(module).__name__ for module in self.modules()}  # Qwen-VL's names those of its vision tower, too
+        return sorted(there & set(self.decoder._no_split_modules))
 
     def tie_weights(self) -> None:
         self.decoder.tie_weights()
@@ -157,6 +158,7 @@ class Decoder(nn.Module):
     def __init__(self, model: nn.Module, head: nn.Module):
         super().__init__()
         self.model, self.head, self.config = model, head, model.config
+        self.tied = head.weight is model.get_input_embeddings().weight
 
     @property
     def base_model(self) -> nn.Module:
@@ -167,7 +169,8 @@ class Decoder(nn.Module):
         return self.model._no_split_modules
 
     def tie_weights(self) -> None:
-        """Where head and word embeddings are one, they were made so when the whole model was loaded."""
+        if self.tied:
+            self.head.weight = self.model.get_input_embeddings().weight
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.get_input_embeddings()

@@ -16,6 +16,7 @@ from bench.run import main
 from data.errors import InputError
 from methods.backbones import frozen_encoder
 from methods.config import GMM
+from methods.folders import save_model
 from methods.gmm.models import check_decoder, load_vlm
 from methods.gmm.tiny import LLAMA, tiny_folder
 
@@ -229,3 +230,17 @@ def test_towers_of_timm(tmp_path):
     assert vlm.projector.in_features == encoder.features == encoder(IMAGES).shape[2]
     packaged, _ = load_vlm(GMM(vlm="composed", visual_tokens=0, decoder=str(tiny_folder("composed") / "decoder")))
     assert packaged(IMAGES).shape == (3, 9, 1280)
+
+
+def test_a_model_is_saved_by_whichever_process_makes_it(tmp_path, monkeypatch):
+    """Oracle: transformers' own saving, which on the second process of a run writes nothing and says nothing."""
+    from transformers.distributed import mixin
+
+    monkeypatch.setattr(mixin, "_is_torch_distributed_initialized", lambda: True)
+    monkeypatch.setattr(mixin, "_get_torch_distributed_rank", lambda: 1)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA))
+    model.save_pretrained(tmp_path / "theirs")
+    assert not list((tmp_path / "theirs").iterdir())
+    save_model(model, tmp_path / "ours")
+    again = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "ours")
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
