@@ -31,7 +31,7 @@ from methods.base import Method
 from methods.sharding import is_sharded
 from methods.states import fit_state, load_fit_state, load_trained, trained_state
 
-SCHEMA = 1
+SCHEMA = 2  # raised when what a method saves gets another form
 KEPT = 2  # checkpoints
 
 

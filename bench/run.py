@@ -73,6 +73,10 @@ def _run(config) -> int:
         if accelerator.is_main_process:
             print(f"{stopped}: what was learnt is saved; the same command goes on", file=sys.stderr)
         return 75
+    except KeyboardInterrupt:  # a second signal, or one before there was anything to save
+        if accelerator.is_main_process:
+            print("stopped at once: the same command goes on from the last checkpoint", file=sys.stderr)
+        return 75
     except RuntimeError as error:
         if not gone(error):
             raise

@@ -40,7 +40,7 @@ def fetch(origin, root: Path, checksum: bool = True) -> None:
                 f"{archive} is not the published archive (its md5 differs): delete it, or accept it with stream.checksum=false"
             )
         with atomic(root / origin.folder, folder=True) as work:
-            _unpack(archive, work, origin.folder)
+            _unpack(archive, work, origin.folder, known=checksum)
 
 
 def download(url: str, path: Path) -> None:
@@ -84,8 +84,11 @@ def _continue(url: str, part: Path) -> None:
         raise ConnectionError(f"the connection ended after {got} of {left} bytes")
 
 
-def _unpack(archive: Path, work: Path, folder: str) -> None:
-    """Unpack beside `work`, then move the archive's folder into its place. Links, devices and paths that lead elsewhere are refused."""
+def _unpack(archive: Path, work: Path, folder: str, known: bool) -> None:
+    """Unpack beside `work`, then move the archive's folder into its place. Links, devices and paths that lead elsewhere are refused.
+
+    known: its md5 is the published one, so that it is whole
+    """
     beside = work.parent / "unpacked"
     try:
         if archive.suffix == ".zip":
@@ -95,13 +98,36 @@ def _unpack(archive: Path, work: Path, folder: str) -> None:
                     _check_member(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
             shutil.unpack_archive(archive, beside)
         else:
+            if not known and tarfile.is_tarfile(archive):  # what is no tar file is refused below
+                _check_whole(archive)
             shutil.unpack_archive(archive, beside, filter=lambda member, path: _plain_member(archive, member, path))
-    except (shutil.ReadError, EOFError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+    except (shutil.ReadError, EOFError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError) as error:
         raise InputError(f"{archive} cannot be unpacked ({error}): delete it and fetch it again") from None
     if not (beside / folder).is_dir():
         raise InputError(f"{archive} holds no folder {folder}: it is another archive")
     work.rmdir()
     (beside / folder).replace(work)
+
+
+class _Member(tarfile.TarInfo):
+    """Tells a missing or damaged header from the end: after the first member, tarfile takes each of them for the end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):  # the block of zeros that ends an archive
+                raise
+            raise tarfile.ReadError(f"it is cut or damaged, {error} in place of its end") from None
+
+
+def _check_whole(archive: Path) -> None:
+    """Errors: what tarfile and the decompressors raise for an archive that does not reach its own end."""
+    with tarfile.open(archive, tarinfo=_Member) as opened:
+        opened.getmembers()
+        while opened.fileobj.read(PIECE):  # to the checksum of what is compressed
+            pass
 
 
 def _plain_member(archive: Path, member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:

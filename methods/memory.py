@@ -16,6 +16,7 @@ from data.errors import InputError, one_of
 from data.stream import Rows
 from methods.base import Stored
 from methods.config import Remembering
+from methods.ragged import joined, parted
 
 NONE = torch.empty(0, dtype=torch.int64)  # no rows
 
@@ -211,8 +212,8 @@ class ExemplarMemory:
         return [Stored("exemplars", len(self), len(self) * self.item_bytes, budget)]
 
     def state_dict(self) -> dict:
-        return {"lists": self.lists, "item_bytes": self.item_bytes, "copies": self.copies, "visits": self.visits}
+        return {"lists": joined(self.lists), "item_bytes": self.item_bytes, "copies": joined(self.copies), "visits": self.visits}
 
     def load_state_dict(self, state: dict) -> None:
-        self.lists, self.item_bytes = dict(state["lists"]), state["item_bytes"]
-        self.copies, self.visits = dict(state["copies"]), dict(state["visits"])
+        self.lists, self.item_bytes = parted(state["lists"]), state["item_bytes"]
+        self.copies, self.visits = parted(state["copies"]), dict(state["visits"])

@@ -19,9 +19,9 @@ def load(config: StreamConfig) -> Source:
     training, classes = _table(root / "train_test_split.txt"), _table(root / "classes.txt")
     names = tuple(readable(name.split(".", 1)[-1]) for name in classes.values())  # "001.Black_footed_Albatross"
     number = {one: label for label, one in enumerate(classes)}
-    lost = [one for one in files if one not in training or labels.get(one) not in number]
+    lost = sorted(one for one in {*files, *labels, *training} if one not in files or one not in training or labels.get(one) not in number)
     if lost:
-        raise InputError(f"{root} gives no class or no split for image {lost[0]}: unpack the archive again")
+        raise InputError(f"{root} gives no file, no class or no split for image {lost[0]}: unpack the archive again")
     splits = []
     for flag in ("1", "0"):
         chosen = [one for one in files if training[one] == flag]
@@ -32,4 +32,7 @@ def load(config: StreamConfig) -> Source:
 
 
 def _table(path: Path) -> dict[str, str]:
-    return dict(line.split(maxsplit=1) for line in read_lines(path))
+    table = dict(line.partition(" ")[::2] for line in read_lines(path))
+    if not all(table.values()):
+        raise InputError(f"{path} has a line without two words: unpack the archive again")
+    return table

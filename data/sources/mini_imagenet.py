@@ -30,6 +30,6 @@ def load(config: StreamConfig) -> Source:
 def _rows(path: Path) -> list[tuple[str, str]]:
     with need(path).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    if rows and not {"filename", "label"} <= set(rows[0]):
-        raise InputError(f"{path} has no columns filename and label: use the files of the release")
+    if any(not row.get("filename") or not row.get("label") for row in rows):
+        raise InputError(f"{path} has a row without filename and label: use the files of the release")
     return [(row["filename"], row["label"]) for row in rows]

@@ -14,6 +14,7 @@ from data.stream import Rows
 from methods.config import MAECIL
 from methods.mae_cil.patches import as_mask, pack, sized, to_patches, unpack, visible_count
 from methods.memory import ExemplarMemory, kept
+from methods.ragged import joined, parted
 
 
 class PatchMemory(ExemplarMemory):
@@ -47,11 +48,13 @@ class PatchMemory(ExemplarMemory):
         return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "packed": self.packed, "patches": self.patches}
+        pixels, bits = ({label: pair[part] for label, pair in self.packed.items()} for part in (0, 1))
+        return {**super().state_dict(), "pixels": joined(pixels), "bits": joined(bits), "patches": self.patches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.packed, self.patches = dict(state["packed"]), state["patches"]
+        pixels, bits = parted(state["pixels"]), parted(state["bits"])
+        self.packed, self.patches = {label: (pixels[label], bits[label]) for label in pixels}, state["patches"]
 
 
 class Rehearsed:

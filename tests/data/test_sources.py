@@ -142,6 +142,36 @@ def test_missing_data_are_one_sentence(name, tmp_path):
             load(replace(STREAMS[name], root=root, checksum=False))
 
 
+@pytest.mark.parametrize("name", ["cub200", "domainnet", "mini_imagenet", "tiny_imagenet"])
+def test_a_list_that_is_cut_is_one_sentence(name, tmp_path):
+    """Wherever it is cut; where that cannot be seen, between two rows of a list alone, what is left is loaded."""
+    MAKERS[name](tmp_path)
+    config, refused, tried = replace(STREAMS[name], root=str(tmp_path)), 0, 0
+    for path in sorted(tmp_path.rglob("*.[tc][xs][tv]")):
+        whole = path.read_bytes()
+        for length in range(1, len(whole), 5):
+            tried += 1
+            path.write_bytes(whole[:length])
+            try:
+                load(config, decode=False)
+            except InputError as error:
+                refused += 1
+                assert "\n" not in str(error)
+        path.write_bytes(whole)
+    assert refused > tried / 2
+
+
+def test_cub200_lists_that_name_different_images_are_refused(tmp_path):
+    trees.cub200(tmp_path)
+    for name in ("images", "image_class_labels", "train_test_split"):
+        path = tmp_path / "CUB_200_2011" / f"{name}.txt"
+        whole = path.read_text()
+        path.write_text("\n".join(whole.splitlines()[:-1]))
+        with pytest.raises(InputError, match="gives no file, no class or no split for image 16"):
+            load(replace(STREAMS["cub200"], root=str(tmp_path)))
+        path.write_text(whole)
+
+
 def test_imagenet_names_a_missing_class(tmp_path):
     trees.imagenet(tmp_path, trees.WNIDS[:3])
     with pytest.raises(InputError, match="lacks the folders of 997 of the 1000 classes"):

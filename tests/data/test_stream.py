@@ -1,4 +1,4 @@
-"""How a data set is cut into tasks: properties that hold for every stream, and what is refused."""
+"""How a data set is cut into tasks: properties that hold for every stream."""
 
 import hashlib
 from dataclasses import replace
@@ -10,27 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.config import StreamConfig
-from data.errors import InputError
-from data.source import Source, Split, load
 from data.split import class_order, stratified, task_sizes
 from data.stream import TaskStream, store_digest
+from tests.data.toy import toy
 
 ICARL = (
     "[87,0,52,58,44,91,68,97,51,15,94,92,10,72,49,78,61,14,8,86,84,96,18,24,32,45,88,11,4,67,69,66,77,47,79,93,29,50,57,83,17,81,41,12,37,"
     "59,25,20,80,73,1,28,6,46,62,82,53,9,31,75,38,63,33,74,27,22,36,3,16,21,60,19,70,90,89,43,5,42,65,76,40,30,23,85,2,95,56,48,71,64,98,"
     "13,99,7,34,55,54,26,35,39]"
 )
-
-
-def toy(classes: int, rows: int = 6, tests: int = 2, domains: int = 0, name: str = "toy") -> Source:
-    """Rows of every class, class by class in turn; each image says its row number."""
-    splits = []
-    for count in (rows, tests):
-        labels = np.tile(np.arange(classes), count)
-        images = torch.arange(len(labels)).remainder(251).to(torch.uint8)[:, None, None, None].repeat(1, 3, 2, 2)
-        images[:, 0, 0, 0] = count
-        splits.append(Split(images, labels, np.arange(len(labels)) // classes % domains if domains else None))
-    return Source(name, 1, *splits, tuple(f"c{i}" for i in range(classes)), tuple(f"d{i}" for i in range(domains)))
 
 
 orders = st.one_of(st.just("natural"), st.integers(0, 2**32 - 1))
@@ -192,92 +180,3 @@ def test_a_shot_list_by_number_and_by_folder(tmp_path):
     (tmp_path / "session_2.txt").write_text("14\n19\n")
     other = TaskStream(toy(5), StreamConfig(base=4, increment=1, shots=2, shot_list=str(tmp_path)))
     assert other[1].train.index.tolist() == [14, 19] and other.key != stream.key
-
-
-def bad_list(text: str):
-    def options(tmp_path) -> dict:
-        (tmp_path / "few.txt").write_text(text)
-        return {"base": 2, "increment": 1, "shots": 2, "shot_list": str(tmp_path / "few.txt")}
-
-    return options
-
-
-@pytest.mark.parametrize(
-    "options, said",
-    [
-        ({"increment": 3}, "stream.increment=3 does not divide the 1 classes"),
-        ({"base": 5}, "stream.base=5 is more than the 4"),
-        ({"increment": 9}, "stream.increment=9 is more than the 4"),
-        ({"increment": 0}, "must be at least 1"),
-        ({"increment": [1, 2]}, "add up to 3 where the stream has 4"),
-        ({"increment": [4, 0]}, "at least 1"),
-        ({"increment": "two"}, "stream.increment=two must be a whole number"),
-        ({"increment": 2, "tasks": 3}, "stream.tasks=3 must lie between 1 and the 2 tasks"),
-        ({"order": "alphabetic"}, "unknown stream.order 'alphabetic'"),
-        ({"order": "icarl"}, "order of 100 classes"),
-        ({"order": [0, 1, 2, 2]}, "no permutation"),
-        ({"order": -1}, "is no seed"),
-        ({"order": 1.5}, "unknown stream.order"),
-        ({"scenario": "task"}, "unknown stream.scenario"),
-        ({"scenario": "domain"}, "has no domains"),
-        ({"validation": 1.5}, "between 0 and 1"),
-        ({"validation": 0.99}, "lower stream.validation"),
-        ({"shots": 7, "base": 2}, "give 6 rows of class 2"),
-        ({"shots": 0, "base": 2}, "stream.shots=0"),
-        ({"shots": 1, "increment": 4}, "more than one task"),
-        (bad_list("2\n3\n6"), "give"),
-        (bad_list("900"), "names row 900"),
-        (bad_list("no/such.jpg"), "no/such.jpg"),
-    ],
-)
-def test_bad_options_are_one_sentence(options, said, tmp_path):
-    options = options(tmp_path) if callable(options) else options
-    with pytest.raises(InputError, match=said) as caught:
-        TaskStream(toy(4), StreamConfig(**options))
-    assert "\n" not in str(caught.value)
-
-
-def split_of(labels) -> Split:
-    labels = np.array(labels)
-    return Split(torch.zeros(len(labels), 3, 2, 2, dtype=torch.uint8), labels)
-
-
-@pytest.mark.parametrize(
-    "train, test, said",
-    [
-        ([0, 1], [0, 1, 2], "class 'c' of stream 'x' has test images but no training images"),
-        ([0, 1, 2], [0, 1], "class 'c' of stream 'x' has training images but no test images"),
-        ([0, 1], [0, 1], "class 'c' of stream 'x' has no images at all"),
-        ([0, 1, 2, 3], [0, 1, 2], "training row 3 of stream 'x' has label 3 where the 3 classes are 0..2"),
-        ([0, 1, 2], [0, -1, 2], "test row 1 of stream 'x' has label -1"),
-    ],
-)
-def test_bad_data_are_one_sentence(train, test, said, monkeypatch):
-    source = Source("x", 1, split_of(train), split_of(test), ("a", "b", "c"))
-    with pytest.raises(InputError, match=said):
-        _loaded(source, monkeypatch)
-
-
-def test_two_classes_of_one_name_are_refused(monkeypatch):
-    with pytest.raises(InputError, match="two classes named 'a'"):
-        _loaded(Source("x", 1, split_of([0, 1]), split_of([0, 1]), ("a", "a")), monkeypatch)
-
-
-def test_duplicates_across_the_splits_are_counted(monkeypatch, capsys):
-    source = toy(2, rows=2)
-    source = replace(source, test=Split(source.train.images[:2], source.test.labels[:2]))
-    _loaded(source, monkeypatch)
-    assert "2 test images of stream 'toy' are also training images" in capsys.readouterr().err
-
-
-def _loaded(source: Source, monkeypatch) -> Source:
-    import data.source
-
-    monkeypatch.setitem(data.source.SOURCES, "made", "tests.data.test_stream:made")
-    monkeypatch.setitem(globals(), "made", lambda config: source)
-    return load(StreamConfig("made"))
-
-
-def test_an_unknown_source_is_answered_with_the_nearest():
-    with pytest.raises(InputError, match="did you mean 'cifar100'"):
-        load(StreamConfig("cifar_100"))

@@ -1,5 +1,8 @@
 """The exemplar memory. Oracles: worked examples and brute force."""
 
+import io
+import zipfile
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -87,11 +90,42 @@ def test_no_memory_keeps_nothing():
     assert len(memory) == 0 and memory.stored() == [] and len(memory.rows(rows(2))) == 0
 
 
-def test_state_survives():
-    memory, again = ExemplarMemory(6), ExemplarMemory(6)
-    memory.update(rows(2), range(2), features, torch.Generator())
-    again.load_state_dict(memory.state_dict())
-    assert again.rows(rows(2)).index.tolist() == memory.rows(rows(2)).index.tolist() and again.stored() == memory.stored()
+@settings(max_examples=30, deadline=None)
+@given(
+    tasks=st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True), max_size=4),
+    selection=st.sampled_from(["herding", "random"]),
+    own_copy=st.booleans(),
+)
+def test_state_survives_a_file(tasks, selection, own_copy):
+    """Whatever was learnt, in whatever order of classes: the same memory comes back, and goes on as the one that was never saved."""
+    memory, again, train = (*(ExemplarMemory(20, selection, own_copy=own_copy) for _ in range(2)), rows())
+
+    def learn(one: ExemplarMemory, classes: list[int]) -> None:
+        part = train.at(torch.nonzero(torch.isin(train.labels, torch.tensor(classes))).flatten())
+        one.update(part, classes, features, torch.Generator().manual_seed(len(classes)))
+
+    for classes in tasks:
+        learn(memory, classes)
+    file = io.BytesIO()
+    torch.save(memory.state_dict(), file)
+    file.seek(0)
+    again.load_state_dict(torch.load(file, weights_only=True))
+    for last in ([], [3, 0]):
+        for one in (memory, again) if last else ():
+            learn(one, last)
+        assert list(again.lists) == list(memory.lists) and list(again.copies) == list(memory.copies) and again.visits == memory.visits
+        assert all(torch.equal(again.lists[label], kept) for label, kept in memory.lists.items())
+        assert all(torch.equal(again.copies[label], kept) for label, kept in memory.copies.items())
+        assert again.stored() == memory.stored() and again.item_bytes == memory.item_bytes
+
+
+def test_ten_thousand_classes_are_saved_as_a_few_tensors(tmp_path):
+    memory = ExemplarMemory(20_000, "random")
+    memory.lists = {label: torch.tensor([2 * label, 2 * label + 1]) for label in range(10_000)}
+    torch.save(memory.state_dict(), tmp_path / "state.pt")
+    with zipfile.ZipFile(tmp_path / "state.pt") as file:
+        assert len([name for name in file.namelist() if "/data/" in name]) == 6
+    assert (tmp_path / "state.pt").stat().st_size < 600_000  # 20,000 row numbers, 10,000 classes and lengths: 320,000
 
 
 @settings(max_examples=40, deadline=None)

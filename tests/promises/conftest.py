@@ -1,6 +1,7 @@
 """Each method, trained on a small stream once for all promises; and the same in two processes."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,7 @@ from bench.engine import learn, make_method
 from data.source import load
 from data.stream import TaskStream
 from tests.conftest import QUICK, SMALL
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.promises.faulty import ROOT, at_call, go, terminate
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +44,29 @@ def two_processes(tmp_path_factory) -> Path:
     done = subprocess.run(launch + script, capture_output=True, text=True, check=False, cwd=folder, timeout=800, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory) -> Path:
+    """-> the results of a run that met no fault"""
+    folder = tmp_path_factory.mktemp("whole")
+    assert go(folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stopped_once(tmp_path_factory) -> Path:
+    """-> the results of a run that was stopped while task 3 was scored: it has checkpoints after tasks 2 and 3"""
+    folder = tmp_path_factory.mktemp("stopped")
+    with at_call("evaluation", 3, terminate):
+        assert go(folder) == 75
+    return folder
+
+
+@pytest.fixture
+def stopped(stopped_once, tmp_path) -> tuple[Path, list[Path]]:
+    """-> a copy of these results of its own, and the checkpoints in it"""
+    shutil.copytree(stopped_once, tmp_path / "stopped")
+    checkpoints = sorted((tmp_path / "stopped").rglob("checkpoint-??????"))
+    assert len(checkpoints) == 2
+    return tmp_path / "stopped", checkpoints

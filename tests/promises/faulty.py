@@ -1,4 +1,4 @@
-"""Run the command line with a fault at one call of one function: in this process, in another, or as one of two."""
+"""Runs with a fault at one call of one function, in this process, in another, or in one of two; and what must come of them."""
 
 import contextlib
 import functools
@@ -12,9 +12,39 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
+
+from bench import record as records
 from tests.promises.killing import CONTEXT, PLACES
 
 ROOT = Path(__file__).resolve().parents[2]
+# Small, with enough steps a task for checkpoints within it.
+RUN = ["method=finetune", "method.lr=0.0003", "method.batch_size=4", "method.epochs=6"]  # twelve steps a task
+RUN += ["stream=digits", "stream.limit=4", "stream.tasks=3", "progress=false", "checkpoint.minutes=0"]
+
+
+def go(folder: Path, *more: str) -> int:
+    from bench.run import main
+
+    return main([*RUN, f"results={folder}", *more])
+
+
+def sentence(text: str) -> str:
+    """-> the one sentence that a run ended with; there is no traceback"""
+    (said,) = [line for line in text.splitlines() if line.startswith(("error:", "stopped"))]
+    assert "bench/run.py" not in text, "a traceback of ours"
+    return said
+
+
+def same(folder: Path, whole: Path) -> dict:
+    """Assert that a folder holds one record, the same as the undisturbed one. -> it"""
+    (ours,), (theirs,) = records.find(folder), records.find(whole)
+    found = records.read(ours)
+    assert records.stable(found) == records.stable(records.read(theirs))
+    predictions = [pd.read_parquet(path.with_name(f"{path.stem}-predictions.parquet")) for path in (ours, theirs)]
+    assert predictions[0].equals(predictions[1])
+    assert [path.name for path in ours.parent.iterdir() if path.name.startswith(".")] == []  # nothing is left
+    return found
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Promise 7: nothing that a run reads can run code, and nothing that it is named can break out of what is written."""
 
 import ast
+import gzip
 import html
 import io
 import os
@@ -131,6 +132,46 @@ def test_a_plain_archive_is_unpacked_and_a_torn_one_is_refused(make, tmp_path):
     archive.write_bytes(content)
     fetch(origin, tmp_path, checksum=False)
     assert sorted(path.name for path in (tmp_path / "things").iterdir()) == ["a.txt", "b.txt"]
+
+
+def cut(content: bytes) -> bytes:
+    return content[:1024]  # a header and a block for each file: exactly between the two
+
+
+def damaged(content: bytes) -> bytes:
+    return content[:1030] + b"?" + content[1031:]  # in the second header
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["tar", "tar.gz"])
+@pytest.mark.parametrize("harm", [cut, damaged])
+def test_an_archive_that_ends_between_two_files_is_refused(harm, pack, tmp_path):
+    """Python's tarfile takes it for a whole one."""
+    content = harm(tar(tmp_path, "things/b.txt", tarfile.REGTYPE).read_bytes())
+    with tarfile.open(fileobj=io.BytesIO(content)) as opened:
+        assert opened.getnames() == ["things/a.txt"]
+    (tmp_path / "things.tar").write_bytes(pack(content))
+    with pytest.raises(InputError, match=r"cannot be unpacked \(it is cut or damaged, .*\): delete it and fetch it again"):
+        fetch(Origin("things", "http://127.0.0.1:9/things.tar"), tmp_path, checksum=False)
+    assert not (tmp_path / "things").exists()
+
+
+@pytest.mark.parametrize("at", [-9, -2], ids=["cut", "another checksum"])
+def test_a_compressed_archive_is_read_to_its_checksum(at, tmp_path):
+    content = gzip.compress(tar(tmp_path, "things/b.txt", tarfile.REGTYPE).read_bytes())
+    (tmp_path / "things.tar").unlink()
+    (tmp_path / "things.tar.gz").write_bytes(content[:at] if at < -8 else content[:-8] + bytes(4) + content[-4:])
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        fetch(Origin("things", "http://127.0.0.1:9/things.tar.gz"), tmp_path, checksum=False)
+
+
+@pytest.mark.parametrize(("field", "value"), [(6, 1), (8, 97)], ids=["a password", "an unknown compression"])
+def test_a_zip_that_python_cannot_open_is_refused(field, value, tmp_path):
+    archive = packed(tmp_path, "things/b.txt", stat.S_IFREG)
+    content = bytearray(archive.read_bytes())
+    content[field] = content[content.index(b"PK\1\2") + field + 2] = value  # of the first file: beside it, and in the directory
+    archive.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        fetch(Origin("things", f"http://127.0.0.1:9/{archive.name}"), tmp_path, checksum=False)
 
 
 def test_class_names_and_paths_are_escaped_in_every_output(tmp_path):
