@@ -44,9 +44,8 @@ def in_shares() -> Iterator[None]:
     memory and the others none, until `place` deals them out. Outside of the block models are loaded whole, for use as they are.
     """
     state = AcceleratorState() if is_sharded() and not _weightless else None
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # some ways of loading draw numbers and some do not; what is new after it must not depend on that
+    # Some ways of loading draw numbers and some do not; what is made new afterwards must not depend on that.
+    with torch.random.fork_rng(devices=[]):
         if state is None:
             yield
         elif state.distributed_type == DistributedType.FSDP:
@@ -133,13 +132,12 @@ def whole(model: nn.Module, but: tuple[nn.Module, ...]) -> None:
 
 def _everywhere(weight: Tensor) -> Tensor:
     """-> the whole of a weight in shares, or on the first process alone, in main memory"""
+    device = AcceleratorState().device
     with gathered([weight]):
-        found = (
-            torch.empty_like(weight, device=AcceleratorState().device) if weight.is_meta else weight.detach().to(AcceleratorState().device)
-        )
-        torch.distributed.broadcast(found := found.contiguous(), src=0)
-        found = found.cpu()
-    return nn.Parameter(found.clone(), weight.requires_grad) if isinstance(weight, nn.Parameter) else found
+        found = torch.empty_like(weight, device=device) if weight.is_meta else weight.detach().to(device)
+        found = found.contiguous().clone()  # not a view of what is let go of after the block
+        torch.distributed.broadcast(found, src=0)
+    return nn.Parameter(found.cpu(), weight.requires_grad) if isinstance(weight, nn.Parameter) else found.cpu()
 
 
 def gathered(weights: list[Tensor], changed_by: int | None = None):
