@@ -74,7 +74,8 @@ def resolve(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
-        raise InputError(f"an argument could not be read ({_first_line(error)}): write options as key=value") from None
+        how = """write options as key=value, a value with special characters as 'key="~/my data"'"""
+        raise InputError(f"an argument could not be read ({_first_line(error)}): {how}") from None
     given = {item.key_or_group: item.value() for item in parsed}
     _load_plugins(given.get("plugins") or [])
     _register(given)

@@ -126,7 +126,8 @@ def whole(model: nn.Module, but: tuple[nn.Module, ...]) -> None:
     for part in [part for part in model.modules() if part not in kept]:
         for name, weight in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
             if hasattr(weight, "ds_id") or weight.is_meta or AcceleratorState().distributed_type == DistributedType.FSDP:
-                made[weight] = made.get(weight, _everywhere(weight))
+                if weight not in made:
+                    made[weight] = _everywhere(weight)
                 setattr(part, name, made[weight])
 
 

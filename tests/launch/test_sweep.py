@@ -56,7 +56,9 @@ def test_a_crash_does_not_stop_the_rest(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
 def test_ctrl_c_ends_what_runs(tmp_path, number):
     driver = made_driver(tmp_path, f"import time; open(r'{tmp_path}/up', 'w').close(); time.sleep(60); open(r'{tmp_path}/over', 'w')")
-    code = f"import sys, pathlib; from launch import sweep; sweep.DRIVER = pathlib.Path(r'{driver}'); sys.exit(sweep.main(sys.argv[1:]))"
+    code = f"import signal, sys, pathlib; from launch import sweep; sweep.DRIVER = pathlib.Path(r'{driver}'); "
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background jobs start with it ignored
+    code += "sys.exit(sweep.main(sys.argv[1:]))"
     arguments = [sys.executable, "-c", code, "methods=[ncm]", "seeds=[0,1]", f"results={tmp_path}"]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     before = time.monotonic()
