@@ -77,6 +77,8 @@ def sentences(name: str, option: str) -> Iterator[None]:
             raise InputError(f"{option}={name} brings its own code, which is never run: name a model that transformers knows") from None
         if "Unrecognized" in text or "does not recognize" in text:
             raise InputError(f"{option}={name} is of an architecture that cannot be used here: name another model") from None
+        if "async_io" in text:
+            raise InputError("weights on a disk need libaio: install the system's libaio-dev, or use launch/zero3_offload.yaml") from None
         said = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__).rstrip(".:")
         raise InputError(f"{option}={name} cannot be loaded ({said}): name a folder that save_pretrained has written") from None
 

@@ -16,7 +16,7 @@ from bench.run import main
 from data.errors import InputError
 from methods.backbones import frozen_encoder
 from methods.config import GMM
-from methods.folders import save_model
+from methods.folders import save_model, sentences
 from methods.gmm.models import check_decoder, load_vlm
 from methods.gmm.tiny import LLAMA, tiny_folder
 
@@ -116,6 +116,12 @@ def test_wrong_options_are_one_sentence(overrides, said, tmp_path, monkeypatch, 
     assert main(["method=gmm", *overrides, "progress=false", f"results={tmp_path}"]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(lines) == 1 and said in lines[0]
+
+
+def test_weights_on_a_disk_without_its_library():
+    """DeepSpeed's words, where libaio is not installed"""
+    with pytest.raises(InputError, match="install the system.s libaio-dev"), sentences("folder", "method.model"):
+        raise RuntimeError("Unable to JIT load the async_io op due to it not being compatible due to hardware/software issue. None")
 
 
 @pytest.mark.parametrize(

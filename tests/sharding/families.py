@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from bench.config import resolve
@@ -53,4 +54,7 @@ def look(family: str, more: list[str]) -> dict:
 if __name__ == "__main__":
     seen = {family: look(family, more) for family, more in MODELS.items()}
     everywhere = gather_object([seen])
-    Path(sys.argv[1]).write_text(json.dumps(everywhere))
+    accelerator = Accelerator()
+    if accelerator.is_main_process:
+        Path(sys.argv[1]).write_text(json.dumps(everywhere))
+    accelerator.end_training()  # else gloo's threads can outlive what they work on, and abort the process

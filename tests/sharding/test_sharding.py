@@ -63,7 +63,7 @@ def alone(run, tmp_path_factory):
     return report
 
 
-@pytest.mark.parametrize(("config", "kind"), [("zero3", "DEEPSPEED"), ("fsdp2", "FSDP")])
+@pytest.mark.parametrize(("config", "kind"), [("zero3", "DEEPSPEED"), ("zero3_offload", "DEEPSPEED"), ("fsdp2", "FSDP")])
 def test_a_killed_run_in_shares_ends_as_one_process_does(config, kind, run, alone, tmp_path):
     launch = ["--config_file", f"launch/{config}.yaml", *PARALLEL]
     code, before, _ = run(launch, tmp_path, die_after=2)  # of 16 steps in the first task, the tenth is saved
