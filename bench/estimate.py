@@ -19,6 +19,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy
 
 from data.errors import one_of
 from methods.batches import GlobalBatches
+from methods.gmm.queries import Queries
 
 GIB = 2**30
 MASTER = 4  # bytes of a trained weight, of its gradient, and of each state that its optimizer keeps: float32
@@ -129,6 +130,9 @@ def answering(vlm: nn.Module, rows: int, features: tuple[int, int], longest: int
 
 def _visual_tokens(vlm: nn.Module, features: tuple[int, int]) -> int:
     """-> tokens that an image becomes"""
+    for part in vlm.projector.modules():
+        if isinstance(part, Queries):  # not run here: with a question it looks at its mask, which has no numbers in a plan
+            return part.shape[0]
     weight = next(vlm.projector.parameters())
     with torch.no_grad():
         return vlm.projector(torch.zeros(1, *features, device=weight.device, dtype=weight.dtype)).shape[1]

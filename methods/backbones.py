@@ -74,6 +74,14 @@ class FrozenEncoder:
     def features(self) -> int:
         return self.module.width if self.grid is None else self.module.features
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """-> L, D: vectors an image, and their width"""
+        if hasattr(self.module, "shape"):
+            return self.module.shape
+        device = next(self.module.parameters()).device
+        return tuple(self(torch.zeros(1, 3, 8, 8, dtype=torch.uint8, device=device)).shape[1:])
+
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> [B, L, D]: the pooled feature map, then its grid x grid positions row by row: L = 1 + grid^2"""

@@ -52,7 +52,7 @@ class VisionTower(nn.Module):
         super().__init__()
         self.module, self.size, self.mean, self.std, self.weights = module, size, tuple(mean), tuple(std), weights
         with torch.no_grad():
-            maps = self.maps(torch.zeros(1, 3, size, size))
+            maps = self.maps(torch.zeros(1, 3, size, size, device=module.device))
         self.convolutional, self.tells_one_vector = maps.ndim == 4, False
         self.features = self.width = maps.shape[1 if self.convolutional else -1]
 

@@ -82,9 +82,7 @@ class GMM(Method):
         return Prediction(scores, answers, ~torch.tensor(valid))
 
     def shape(self, names: tuple[str, ...]) -> tuple[VLM, tuple[int, int], int]:
-        device = next(self.encoder.module.parameters()).device
-        features = self.encoder(torch.zeros(1, 3, 8, 8, dtype=torch.uint8, device=device))
-        return self.vlm, tuple(features.shape[1:]), max(len(self.vlm.prompt.answer_tokens(name)) for name in names)
+        return self.vlm, self.encoder.shape, max(len(self.vlm.prompt.answer_tokens(name)) for name in names)
 
     def stored(self) -> list[Stored]:
         return self.memory.stored()

@@ -15,6 +15,11 @@ class Queries(nn.Module):
         self.qformer, self.tokens = qformer, nn.Parameter(tokens.detach().clone())
         self.register_buffer("question", question, persistent=False)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """-> Q, W"""
+        return self.tokens.shape[1], self.qformer.config.hidden_size
+
     def forward(self, image: Tensor) -> Tensor:
         """[B, L, D] -> [B, Q, W]"""
         count = self.tokens.shape[1]

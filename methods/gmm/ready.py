@@ -107,7 +107,11 @@ class Tower(nn.Module):
     def __init__(self, vision: nn.Module, read: Callable[[nn.Module, Tensor], Tensor], queries: nn.Module | None, mean, std):
         super().__init__()
         self.vision, self.read, self.queries, self.mean, self.std = vision, read, queries, tuple(mean), tuple(std)
-        self.width, self.convolutional = 0, False
+        self.shape, self.convolutional = (0, 0), False  # vectors an image, and their width
+
+    @property
+    def width(self) -> int:
+        return self.shape[1]
 
     def maps(self, x: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, L, D], or of the Q-Former [B, Q, D]"""
@@ -194,8 +198,7 @@ def taken_apart(options: GMM, folder: Path, name: str) -> tuple[FrozenEncoder, V
     if "qformer" in parts(options) and queries is not None:
         projector, queries, asked = nn.Sequential(queries, projector), None, ""
     tower = Tower(vision, lambda module, pixels: family.read(module, config, pixels), queries, mean, std).eval().requires_grad_(False)
-    with torch.inference_mode():
-        tower.width = tower.maps(torch.zeros(1, 3, size, size, device=next(vision.parameters()).device)).shape[-1]
+    tower.shape = _shape(tower, family, config, size)
     weights = weight_hashes(folder, name)
     encoder = FrozenEncoder(
         name=f"{config.model_type}@{size}-{options.dtype}-{'queries' if queries is not None else 'vision'}-{asked}",
@@ -205,6 +208,17 @@ def taken_apart(options: GMM, folder: Path, name: str) -> tuple[FrozenEncoder, V
         grid=None,
     )
     return encoder, VLM(decoder, prompt, tower.width, weights, projector)
+
+
+@torch.inference_mode()
+def _shape(tower: Tower, family: Family, config: Any, size: int) -> tuple[int, int]:
+    """-> vectors an image and their width; found without computing where the model looks at numbers on its way, which a plan has not"""
+    vision = config.vision_config
+    if tower.queries is not None:
+        return tower.queries.shape
+    if family.read in (_masked, _patches):
+        return (size // vision.patch_size) ** 2, getattr(vision, "embed_dim", vision.hidden_size)
+    return tuple(tower.maps(torch.zeros(1, 3, size, size, device=next(tower.parameters()).device)).shape[1:])
 
 
 def _sized(options: GMM, config: Any, size: int, said: str, fixed: bool) -> int:

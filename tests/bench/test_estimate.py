@@ -8,10 +8,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench import plan
-from bench.estimate import Layout, activations, answering, device_bytes, largest_micro_batch, layout, too_large
+from bench.estimate import Layout, _visual_tokens, activations, answering, device_bytes, largest_micro_batch, layout, too_large
 from bench.run import main
 from methods.config import GMM
 from methods.gmm.models import load_vlm, packaged_decoder
+from methods.gmm.tiny import FAMILIES
 from methods.sharding import weightless
 
 
@@ -107,6 +108,29 @@ def test_a_dry_run_tells_memory_and_steps(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "device_memory", lambda accelerator: 2.0**28)
     assert main(arguments) == 2
     assert "missing  a device would need" in capsys.readouterr().out
+
+
+TRAIN = {"instructblip": ["projector", "projector+qformer"], "blip2": ["projector", "projector+qformer"], "llava": ["projector+lora"]}
+
+
+@pytest.mark.parametrize(
+    ("family", "train"), [(family, train) for family in [*FAMILIES, "composed"] for train in TRAIN.get(family, ["projector"])]
+)
+def test_a_dry_run_of_every_family(family, train, capsys, tmp_path):
+    """Oracle: the model with its weights, and what it makes of an image"""
+    options = GMM(vlm="tiny", family=family, train=train)
+    encoder, vlm = load_vlm(options)
+    features = encoder(torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8))
+    with torch.no_grad():
+        tokens = vlm.projector(features).shape[1]
+    with weightless():
+        planned, shape = load_vlm(options)
+    assert encoder.shape == planned.shape == tuple(features.shape[1:])
+    assert _visual_tokens(shape, planned.shape) == tokens
+    overrides = ["method=gmm", "method.vlm=tiny", f"method.family={family}", f"method.train={train}", "stream.limit=4"]
+    assert main([*overrides, "dry_run=true", f"results={tmp_path}"]) == 0
+    count = sum(parameter.numel() for parameter in {*encoder.module.parameters(), *vlm.parameters()})
+    assert f"{count:,} parameters" in capsys.readouterr().out
 
 
 def test_memory_that_is_full_is_one_sentence(capsys, monkeypatch, tmp_path):
