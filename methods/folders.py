@@ -84,10 +84,14 @@ def sentences(name: str, option: str) -> Iterator[None]:
 
 
 def save_model(model: Any, folder: Path) -> None:
-    """`save_pretrained`, whichever process calls it: by itself it writes on the first process of a run alone, and is silent on others."""
+    """`save_pretrained`, whichever process calls it: by itself it writes on the first process of a run alone, and is silent on others.
+
+    Errors: RuntimeError where it wrote no weights all the same.
+    """
     model.should_save_on_this_rank = lambda is_main_process: True
     model.save_pretrained(folder)
-    weight_hashes(folder, str(folder))  # an error where nothing was written after all
+    if not any(folder.glob("*.safetensors")):
+        raise RuntimeError(f"transformers wrote no weights to {folder}")
 
 
 def load_whole(kind: Any, folder: Path, name: str, option: str, unused: str = "\0", **given: Any) -> Any:
