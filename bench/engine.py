@@ -20,22 +20,22 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from bench import record as records
-from bench.checkpoint import Checkpoints
 from bench.config import config_hash
 from bench.evaluation import Scores, evaluate, tally
 from bench.launching import make_accelerator
 from bench.pictures import write_pictures
 from bench.result import peak_memory, result, total_time, within_budget
-from bench.saving import saving
+from bench.resume.checkpoint import Checkpoints
+from bench.resume.saving import saving
 from bench.tracking import Tracking
 from data.errors import InputError
 from data.source import load
 from data.stream import Rows, Task, TaskStream
 from methods.base import Method, method_class
-from methods.batches import derive_seed
-from methods.features import with_features
-from methods.sharding import is_sharded
-from methods.training import Session, session
+from methods.learning.batches import derive_seed
+from methods.learning.sharding import is_sharded
+from methods.learning.training import Session, session
+from methods.networks.features import with_features
 
 
 def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dict[str, Any], Path]:

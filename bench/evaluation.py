@@ -15,11 +15,11 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from omegaconf import DictConfig
 
-from bench.saving import saving, sound
-from data.cache import atomic, file_sha256
+from bench.resume.saving import saving, sound
+from data.caching.cache import atomic, file_sha256
 from data.stream import Batch, TaskStream
 from methods.base import Method
-from methods.training import embed
+from methods.learning.training import embed
 
 NONE = -1  # in place of a class where a method rules out every one
 

@@ -9,10 +9,10 @@ from accelerate.utils import DistributedType
 from accelerate.utils.fsdp_utils import disable_fsdp_ram_efficient_loading
 from omegaconf import DictConfig
 
-from bench.processes import joined
+from bench.resume.processes import joined
 from bench.tracking import check_tracker
 from data.errors import InputError, one_of
-from methods.sharding import is_sharded, loaded_whole
+from methods.learning.sharding import is_sharded, loaded_whole
 
 
 def make_accelerator(config: DictConfig) -> Accelerator:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import hashed
-from data.cache import atomic
+from data.caching.cache import atomic
 from data.errors import InputError
 
 SCHEMA = 1

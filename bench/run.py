@@ -51,22 +51,22 @@ def _run(config) -> int:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed, which accelerate imports, warns on every start
     if config.dry_run:
-        from bench.plan import show_plan
+        from bench.planning.plan import show_plan
 
         return show_plan(config)
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    from bench.checkpoint import Stopped
     from bench.engine import make_accelerator, run
-    from bench.processes import gone
+    from bench.resume.checkpoint import Stopped
+    from bench.resume.processes import gone
     from bench.table import show
 
     accelerator = make_accelerator(config)
     try:
         record, path = run(config, accelerator)
     except torch.OutOfMemoryError:
-        from bench.estimate import REMEDY
+        from bench.planning.estimate import REMEDY
 
         raise InputError(f"the GPU's memory is full: {REMEDY}; dry_run=true says what a run needs") from None
     except Stopped as stopped:

@@ -9,8 +9,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from bench.board.plots import matrix, pixels
 from bench.metrics import rates
-from bench.plots import matrix, pixels
 from data.errors import InputError, one_of
 
 TRACKERS = ("none", "wandb", "tensorboard")

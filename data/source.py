@@ -5,13 +5,14 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from data.config import StreamConfig
 from data.errors import InputError, one_of
+from data.images.store import FileStore, decoded, decoded_bytes, unreadable
 from data.sources import SOURCES
 
 
@@ -49,14 +50,39 @@ def load(config: StreamConfig, decode: bool = True) -> Source:
     check(source)
     if not decode:
         return source
-    from data.store import prepare  # it needs Source
-
     source = prepare(source, config)
     check(source)  # again: unreadable files may have been left out
     copies = duplicates(source)
     if copies and os.environ.get("RANK", "0") == "0":
         print(f"warning: {copies} test images of stream '{source.name}' are also training images", file=sys.stderr)
     return source
+
+
+def prepare(source: Source, config: StreamConfig) -> Source:
+    """-> the source with unreadable files left out where the user asked for it, and decoded into the cache where it fits"""
+    if config.corrupt not in ("stop", "skip"):
+        raise InputError(f"unknown stream.corrupt '{config.corrupt}': use stop or skip")
+    if not isinstance(source.train.images, FileStore):
+        return source
+    if config.corrupt == "skip":
+        train, test = _readable(source.train), _readable(source.test)
+        skipped = len(source.train.labels) + len(source.test.labels) - len(train.labels) - len(test.labels)
+        variant = "-".join(filter(None, (source.variant, f"skip{skipped}" if skipped else "")))
+        source = replace(source, train=train, test=test, variant=variant)
+    splits = (source.train, source.test)
+    if sum(decoded_bytes(split.images) for split in splits) > config.cache_gib * 2**30:
+        return source
+    train, test = (replace(split, images=decoded(split.images)) for split in splits)
+    return replace(source, train=train, test=test)
+
+
+def _readable(split: Split) -> Split:
+    bad = unreadable(split.images)
+    if not bad:
+        return split
+    rows = np.setdiff1d(np.arange(len(split.labels)), bad)
+    domains = None if split.domains is None else split.domains[rows]
+    return Split(split.images.some(rows.tolist()), split.labels[rows], domains)
 
 
 def check(source: Source) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from data.errors import one_of
 from data.stream import Task
 from methods.config import METHODS
-from methods.sharding import elements
+from methods.learning.sharding import elements
 
 
 class Prediction(NamedTuple):
@@ -39,7 +39,7 @@ class Method(ABC):
     scoring: str = "argmax"  # the rule that turns an image into a class; leaderboards do not mix rules
     scenarios: ClassVar[tuple[str, ...]] = ("class", "domain")  # what may be new in a task
     trained: ClassVar[bool] = True  # False: closed form, equal to the last bit on any number of processes
-    sharded: ClassVar[bool] = False  # True: trains through `methods.sharding.place`, and so under DeepSpeed and FSDP, too
+    sharded: ClassVar[bool] = False  # True: trains through `methods.learning.sharding.place`, and so under DeepSpeed and FSDP, too
     encoder: Any = None  # a FrozenEncoder: if set, rows come as its cached features instead of images
 
     def __init__(self, config: Any, accelerator: Accelerator):

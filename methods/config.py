@@ -34,7 +34,7 @@ class Backboned(Training):
     batch_size: int = 16
     lr: float = 0.02
 
-    backbone: str = "resnet32"  # name in methods.backbones.BACKBONES, or timm:NAME or open_clip:NAME with published weights
+    backbone: str = "resnet32"  # name in methods.networks.backbones.BACKBONES, or timm:NAME or open_clip:NAME with published weights
     frozen: bool = False  # keep the backbone's weights as they are and train the head alone
     head: str = "linear"  # linear | cosine (cosines between feature and class weight, times a learnt scale)
     image_size: int | None = 32  # images are resized to this many pixels; null keeps theirs

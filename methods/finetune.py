@@ -6,12 +6,12 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from data.images import Augment
+from data.images.augment import Augment
 from data.stream import Batch, Task
 from methods import config
 from methods.base import Method, Prediction
-from methods.classifier import Classifier
-from methods.training import fit
+from methods.learning.training import fit
+from methods.networks.classifier import Classifier
 
 
 class Finetune(Method):

@@ -15,8 +15,8 @@ from data.errors import InputError, one_of
 from data.stream import Batch, Rows, Task
 from methods import config
 from methods.base import Prediction, Stored
-from methods.classifier import Classifier
 from methods.lwf import distillation_loss, old_logits, take_teacher, teacher_bytes
+from methods.networks.classifier import Classifier
 from methods.replay import Replay
 
 LOSSES = ("bce", "ce_kd")

@@ -8,8 +8,8 @@ import torch
 from data.stream import Rows, Task
 from methods import config
 from methods.base import Stored
-from methods.classifier import Classifier
 from methods.finetune import Finetune
+from methods.networks.classifier import Classifier
 
 
 class Joint(Finetune):

@@ -14,8 +14,8 @@ from data.errors import InputError
 from data.stream import Batch, Task
 from methods import config
 from methods.base import Stored
-from methods.classifier import Classifier
 from methods.finetune import Finetune
+from methods.networks.classifier import Classifier
 
 
 def take_teacher(net: Classifier, task: Task) -> Classifier | None:

@@ -11,8 +11,8 @@ from torch import Tensor
 from data.errors import InputError, one_of
 from data.stream import Batch
 from methods import config
-from methods.classifier import Classifier
 from methods.lwf import LwF, distillation_loss
+from methods.networks.classifier import Classifier
 
 TOP_CLASS = ("student", "teacher")
 EPS = 1e-8  # keeps the normalised map of an all-zero map at zero

@@ -12,10 +12,10 @@ from torch.nn.functional import normalize
 
 from data.stream import Task
 from methods import config
-from methods.backbones import frozen_encoder
 from methods.base import Method, Prediction, Stored
 from methods.icarl import nearest_mean
-from methods.training import embed
+from methods.learning.training import embed
+from methods.networks.backbones import frozen_encoder
 
 
 class NCM(Method):

@@ -8,13 +8,13 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
-from data.images import Augment
+from data.images.augment import Augment
 from data.stream import Batch, Rows, Task
 from methods import config
 from methods.base import Stored
 from methods.finetune import Finetune
-from methods.memory import ExemplarMemory, kept
-from methods.training import current, embed, fit
+from methods.learning.training import current, embed, fit
+from methods.memory.exemplars import ExemplarMemory, kept
 
 
 class Replay(Finetune):

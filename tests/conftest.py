@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from bench.config import resolve
 from bench.engine import run
 from methods.config import METHODS
+from tests.bench.made import write_record
 
 # What makes a method quick enough to be run many times over; its defaults are for `digits` whole.
 QUICK = {
@@ -68,3 +69,9 @@ def one_process(accelerator, tmp_path_factory):
         return done[name]
 
     return run_once
+
+
+@pytest.fixture
+def made(tmp_path):
+    """-> a function: changes to a made record -> its path, under tmp_path"""
+    return lambda **changes: write_record(tmp_path, **changes)

@@ -4,7 +4,7 @@ It has no official split. Ours, version 1: paths sorted, `data.split.stratified`
 """
 
 from data.config import StreamConfig
-from data.files import Origin, class_folders, cut, find_folder, readable, subfolders
+from data.images.files import Origin, class_folders, cut, find_folder, readable, subfolders
 from data.source import Source
 
 ORIGIN = Origin("101_ObjectCategories", "https://data.caltech.edu/records/mzrjq-6wc02")

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.caching.cache import file_md5
 from data.config import StreamConfig
 from data.errors import InputError
-from data.files import file_md5, need, readable
+from data.images.files import need, readable
 from data.source import Source, Split
 
 # What a pickle of arrays, lists and bytes may name; anything else could run code.
@@ -47,7 +48,7 @@ def load_100(config: StreamConfig) -> Source:
 
 
 def _folder(config: StreamConfig, official) -> Path:
-    from data.files import Origin, find_folder
+    from data.images.files import Origin, find_folder
 
     return find_folder(config, Origin(official.base_folder, official.url, official.tgz_md5))
 

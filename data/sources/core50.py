@@ -7,7 +7,7 @@ import numpy as np
 
 from data.config import StreamConfig
 from data.errors import InputError
-from data.files import Origin, file_split, find_folder, images_below, subfolders
+from data.images.files import Origin, file_split, find_folder, images_below, subfolders
 from data.source import Source
 
 ORIGIN = Origin("core50_128x128", "https://vlomonaco.github.io/core50/")

@@ -6,7 +6,7 @@ import numpy as np
 
 from data.config import StreamConfig
 from data.errors import InputError
-from data.files import Origin, file_split, find_folder, read_lines, readable
+from data.images.files import Origin, file_split, find_folder, read_lines, readable
 from data.source import Source
 
 ORIGIN = Origin("CUB_200_2011", "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz", "97eceeb196236b17998738112f37df78")

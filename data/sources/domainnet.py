@@ -4,7 +4,7 @@ import numpy as np
 
 from data.config import StreamConfig
 from data.errors import InputError
-from data.files import file_split, need, read_lines, readable, root_folder
+from data.images.files import file_split, need, read_lines, readable, root_folder
 from data.source import Source, Split
 
 DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")

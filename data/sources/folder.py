@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from data.config import StreamConfig
 from data.errors import InputError
-from data.files import class_folders, cut, file_split, root_folder, subfolders, words_of
+from data.images.files import class_folders, cut, file_split, root_folder, subfolders, words_of
 from data.source import Source
 from data.split import short_hash
 

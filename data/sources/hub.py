@@ -10,10 +10,10 @@ import numpy as np
 
 from data.config import HubConfig
 from data.errors import InputError, unknown
-from data.files import words_of
+from data.images.files import words_of
+from data.images.store import FileStore
 from data.source import Source, Split
 from data.split import short_hash, stratified
-from data.store import FileStore
 
 
 class HubStore(FileStore):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from data.config import ImageNetConfig
 from data.errors import InputError
-from data.files import Origin, class_folders, file_split, find_folder, imagenet_words, read_lines, subfolders, words_of
+from data.images.files import Origin, class_folders, file_split, find_folder, imagenet_words, read_lines, subfolders, words_of
 from data.source import Source
 from data.split import class_order, short_hash
 

@@ -5,7 +5,7 @@ an earlier paper is its list of test files: `stream.test_list=FILE`, one `<wnid>
 """
 
 from data.config import StreamConfig
-from data.files import Origin, class_folders, cut, find_folder, subfolders, words_of
+from data.images.files import Origin, class_folders, cut, find_folder, subfolders, words_of
 from data.source import Source
 
 ORIGIN = Origin("imagenet-r", "https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar", "a61312130a589d0ca1a8fca1f2bd3337")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.config import StreamConfig
 from data.errors import InputError
-from data.files import Origin, file_split, find_folder, need, words_of
+from data.images.files import Origin, file_split, find_folder, need, words_of
 from data.source import Source
 
 ORIGIN = Origin("miniimagenet", "https://github.com/icoz69/CEC-CVPR2021")

@@ -4,7 +4,7 @@ import numpy as np
 
 from data.config import StreamConfig
 from data.errors import InputError
-from data.files import Origin, class_folders, file_split, find_folder, read_lines, words_of
+from data.images.files import Origin, class_folders, file_split, find_folder, read_lines, words_of
 from data.source import Source
 
 ORIGIN = Origin("tiny-imagenet-200", "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de")

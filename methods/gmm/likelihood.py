@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.gmm.prompt import Prompt, common_beginning
 from methods.gmm.vlm import VLM
-from methods.sharding import largest, no_gradient
+from methods.learning.sharding import largest, no_gradient
 
 PASS = 4096  # nodes that are read at once, over all rows
 ROWS = 1024  # hidden states whose logits are computed at once

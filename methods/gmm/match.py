@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from methods.encoders import clip_model, weight_sentences
-from methods.folders import load_whole, model_folder, sentences, weight_hashes
 from methods.gmm.prompt import spoken
-from methods.weights import file_sha256, packaged_file
+from methods.networks.encoders import clip_model, weight_sentences
+from methods.networks.folders import load_whole, model_folder, sentences, weight_hashes
+from methods.networks.weights import file_sha256, packaged_file
 
 
 class TextEncoder:

@@ -19,10 +19,10 @@ from methods.gmm.match import exact, make_text_encoder
 from methods.gmm.models import load_vlm
 from methods.gmm.prompt import read_answer
 from methods.gmm.vlm import VLM
-from methods.memory import ExemplarMemory
-from methods.sharding import is_sharded, place
-from methods.states import load_trained, trained_state
-from methods.training import current, embed, fit
+from methods.learning.sharding import is_sharded, place
+from methods.learning.states import load_trained, trained_state
+from methods.learning.training import current, embed, fit
+from methods.memory.exemplars import ExemplarMemory
 
 SCORING = {
     "nearest": "nearest name to the generated text",

@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from data.cache import cache_dir
-from data.entries import cached
+from data.caching.cache import cache_dir
+from data.caching.entries import cached
 from data.errors import InputError, one_of
-from methods.backbones import FrozenEncoder, frozen_encoder
 from methods.config import GMM, LATER
-from methods.folders import load_whole, model_folder, save_model, sentences, weight_hashes
 from methods.gmm.prompt import Prompt
 from methods.gmm.tuning import apply, parts, quantization
 from methods.gmm.vlm import VLM, linear_projector
-from methods.sharding import in_shares
-from methods.weights import file_sha256, packaged_file
+from methods.learning.sharding import in_shares
+from methods.networks.backbones import FrozenEncoder, frozen_encoder
+from methods.networks.folders import load_whole, model_folder, save_model, sentences, weight_hashes
+from methods.networks.weights import file_sha256, packaged_file
 
 # name -> a function from the options to the frozen encoder and the model, or where it lies. Others are added from outside.
 VLMS: dict[str, str | Callable[[GMM], tuple[FrozenEncoder, VLM]]] = {

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import InputError, one_of
-from methods.backbones import FrozenEncoder, prepare
 from methods.config import GMM
-from methods.encoders import preprocessing
-from methods.folders import load_whole, model_folder, sentences, weight_hashes
 from methods.gmm.models import DTYPES, check_decoder, make_prompt
 from methods.gmm.queries import Queries
 from methods.gmm.tuning import parts, quantization
 from methods.gmm.vlm import VLM, Decoder
-from methods.sharding import in_shares, whole
+from methods.learning.sharding import in_shares, whole
+from methods.networks.backbones import FrozenEncoder, prepare
+from methods.networks.encoders import preprocessing
+from methods.networks.folders import load_whole, model_folder, sentences, weight_hashes
 
 
 class Family(NamedTuple):

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from data.cache import cache_dir, content_key
-from data.entries import cached
+from data.caching.cache import cache_dir, content_key
+from data.caching.entries import cached
 from data.errors import one_of
-from methods.backbones import FrozenEncoder
 from methods.config import GMM
-from methods.folders import save_model
 from methods.gmm.vlm import VLM
+from methods.networks.backbones import FrozenEncoder
+from methods.networks.folders import save_model
 
 VERSION = 2  # raised when what is made here changes
 SPECIAL = ["<pad>", "<s>", "</s>", "<image>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]

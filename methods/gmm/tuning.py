@@ -11,8 +11,8 @@ from torch import nn
 
 from data.errors import InputError, one_of
 from methods.config import GMM
-from methods.folders import model_folder, sentences
 from methods.gmm.vlm import VLM
+from methods.networks.folders import model_folder, sentences
 
 PARTS = ("projector", "qformer", "lora")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from methods.gmm.prompt import Prompt
-from methods.sharding import anywhere, no_gradient, of_whole
+from methods.learning.sharding import anywhere, no_gradient, of_whole
 
 # On a CPU a matrix product of two or three rows takes longer than one of four: the last open answers are repeated up to four.
 FEWEST_ROWS = 4

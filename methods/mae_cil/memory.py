@@ -13,8 +13,8 @@ from torch import Tensor
 from data.stream import Rows
 from methods.config import MAECIL
 from methods.mae_cil.patches import as_mask, pack, sized, to_patches, unpack, visible_count
-from methods.memory import ExemplarMemory, kept
-from methods.ragged import joined, parted
+from methods.memory.exemplars import ExemplarMemory, kept
+from methods.memory.ragged import joined, parted
 
 
 class PatchMemory(ExemplarMemory):

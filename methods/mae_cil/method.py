@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from data.errors import InputError
-from data.images import Augment
+from data.images.augment import Augment
 from data.stream import Batch, Rows, Task
 from methods import config
 from methods.base import Stored
+from methods.learning.training import current, embed, fit
 from methods.lwf import old_logits, take_teacher, teacher_bytes
 from methods.mae_cil.memory import PatchMemory, rehearsed
 from methods.mae_cil.network import BilateralMAE
 from methods.mae_cil.patches import as_pixels, sized
 from methods.replay import Replay
-from methods.training import current, embed, fit
 
 SHOWN = 8  # exemplars in a picture
 

@@ -13,10 +13,10 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from data.errors import InputError
-from data.images import denormalise, normalise, resize
-from methods.classifier import widened
+from data.images.augment import denormalise, normalise, resize
 from methods.config import MAECIL
 from methods.mae_cil.patches import as_mask, as_pixels, as_positions, take, to_images, to_patches, visible_count
+from methods.networks.classifier import widened
 
 CUT = 0.15  # half of the side of the low-frequency square that is no detail, as a share of the image's side
 

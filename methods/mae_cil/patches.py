@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from data.errors import InputError
-from data.images import resize
+from data.images.augment import resize
 
 
 def sized(images: Tensor, size: int | None) -> Tensor:

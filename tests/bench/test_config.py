@@ -16,7 +16,7 @@ from data.config import STREAMS
 from data.errors import InputError
 from methods.base import method_class
 from methods.config import CONFIGS, LATER, METHODS
-from methods.optim import learning_rate
+from methods.learning.optim import learning_rate
 
 ROOT = Path(__file__).resolve().parents[2]
 

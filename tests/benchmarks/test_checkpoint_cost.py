@@ -5,8 +5,8 @@ import time
 import numpy as np
 
 from bench import engine
-from bench.checkpoint import Checkpoints
 from bench.config import resolve
+from bench.resume.checkpoint import Checkpoints
 
 
 def test_a_checkpoint_a_minute_costs_under_two_percent(tmp_path, monkeypatch, accelerator):

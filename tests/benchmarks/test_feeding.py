@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from data.config import StreamConfig
-from data.images import Augment, normalise
+from data.images.augment import Augment, normalise
+from data.images.store import FileStore
 from data.source import Source, Split
-from data.store import FileStore
 from data.stream import Rows, TaskStream
 from tests.benchmarks.timing import side_by_side
 from tests.data import trees

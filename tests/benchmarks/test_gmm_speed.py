@@ -10,8 +10,8 @@ from bench.config import resolve
 from bench.engine import make_method, settled
 from data.source import load
 from data.stream import TaskStream
-from methods.optim import learning_rate, make_optimizer
-from methods.training import Session, fit, session
+from methods.learning.optim import learning_rate, make_optimizer
+from methods.learning.training import Session, fit, session
 from tests.benchmarks.timing import side_by_side
 
 BATCH, STEPS = 8, 24

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from bench.config import resolve
-from data.images import Augment
+from data.images.augment import Augment
 from data.stream import Batch, Rows
 from methods.base import method_class
-from methods.batches import Micro
+from methods.learning.batches import Micro
+from methods.learning.optim import learning_rate, make_optimizer
+from methods.learning.training import Session, fit, session
 from methods.mae_cil.patches import as_mask, to_patches, visible_count
-from methods.optim import learning_rate, make_optimizer
-from methods.training import Session, fit, session
 from tests.benchmarks.timing import seconds, side_by_side
 
 BATCH, STEPS = 32, 12

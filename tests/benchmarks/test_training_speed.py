@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from data.images import Augment, normalise
+from data.images.augment import Augment, normalise
 from data.stream import Rows, Task
 from methods.base import method_class
-from methods.classifier import Classifier
 from methods.config import CONFIGS, Finetune
-from methods.memory import herd_classes
-from methods.training import Session, fit, session
+from methods.learning.training import Session, fit, session
+from methods.memory.exemplars import herd_classes
+from methods.networks.classifier import Classifier
 from tests.benchmarks.timing import seconds, side_by_side
 
 BATCH, STEPS, OLD, NEW = 64, 6, 10, 10

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.files import imagenet_words
+from data.images.files import imagenet_words
 from data.split import class_order
 
 WNIDS = list(imagenet_words())

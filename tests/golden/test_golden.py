@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from bench import record as records
-from bench.compare import compare, load
+from bench.board.compare import compare, load
 from methods.base import method_class
 
 HERE = Path(__file__).resolve().parent

@@ -9,8 +9,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from data.errors import InputError
 from data.stream import Batch
 from methods.icarl import ce_kd_loss, class_means, nearest_mean
+from methods.learning.training import Session, session
 from methods.lwf import distillation_loss, soft_targets
-from methods.training import Session, session
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, -0.5]])
 TEACHER = torch.tensor([[1.0, -2.0]])

@@ -5,9 +5,9 @@ import torch
 
 from data.errors import InputError
 from data.stream import Batch
+from methods.learning.training import Session, session
 from methods.lwf import take_teacher
 from methods.lwm import attention, attention_distance, unit
-from methods.training import Session, session
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,16 @@ import signal
 # where -> the function whose calls are counted. What a kill may hit: a step, a choice of exemplars, a batch that is scored, each write.
 PLACES = {
     "training": "accelerate.optimizer:AcceleratedOptimizer.step",
-    "selection": "methods.memory:ExemplarMemory.keep",
+    "selection": "methods.memory.exemplars:ExemplarMemory.keep",
     "evaluation": "bench.engine:tally",
     "scores": "bench.evaluation:Scores.write",
     "state": "torch:save",
-    "manifest": "bench.checkpoint:Checkpoints._save_manifest",
+    "manifest": "bench.resume.checkpoint:Checkpoints._save_manifest",
     "rename": "os:replace",
     "removal": "shutil:rmtree",
     "predictions": "bench.evaluation:Scores.join_predictions",
     "record": "bench.record:write",
-    "clearing": "bench.checkpoint:Checkpoints.done",
+    "clearing": "bench.resume.checkpoint:Checkpoints.done",
 }
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["bench.engine", "methods.finetune", "methods.mae_cil.method", "methods.gmm.method", "tests.conftest"])

@@ -16,16 +16,16 @@ import pytest
 import torch
 
 from bench import record as records
+from bench.board.collect import aggregate, collect
+from bench.board.page import render
+from bench.board.tables import latex, markdown
 from bench.config import resolve
-from bench.leaderboard import aggregate, collect
-from bench.page import render
-from bench.tables import latex, markdown
-from data.download import fetch
 from data.errors import InputError
-from data.files import Origin
+from data.images.files import Origin
 from data.sources import SOURCES
-from methods.backbones import make_backbone
+from data.sources.download import fetch
 from methods.config import CONFIGS, METHODS
+from methods.networks.backbones import make_backbone
 from tests.bench.made import make_record, write_record
 
 ROOT = Path(__file__).resolve().parents[2]

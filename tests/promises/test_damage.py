@@ -14,7 +14,7 @@ import pytest
 
 from bench import record as records
 from bench.run import main
-from data.store import FileStore, decoded
+from data.images.store import FileStore, decoded
 from tests.data import trees
 from tests.promises.faulty import at_call, go, same, sentence
 

@@ -76,7 +76,11 @@ def test_a_disk_that_is_really_full(whole, tmp_path):
 
 def test_a_full_disk_under_the_cache_is_a_sentence_not_a_bus_error(tmp_path):
     """A memory map on a full disk kills the process by a signal: its room is taken beforehand."""
-    lines = ("from data.cache import table, cache_dir", "from data.entries import making", "from data.errors import InputError")
+    lines = (
+        "from data.caching.cache import table, cache_dir",
+        "from data.caching.entries import making",
+        "from data.errors import InputError",
+    )
     block = "with making(cache_dir('images') / ('0' * 32 + '.npy')) as work: table(work, 'u1', (10**7,))[:] = 1"
     code = "\n".join([*lines, "try:", f"    {block}", "except InputError as error: print(error)"])
     done = in_namespace(

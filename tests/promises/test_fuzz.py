@@ -17,12 +17,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bench import record as records
-from bench.checkpoint import SCHEMA, Checkpoints
+from bench.board.collect import collect
 from bench.config import resolve
-from bench.leaderboard import collect
+from bench.resume.checkpoint import SCHEMA, Checkpoints
+from bench.resume.saving import MANIFEST
 from bench.run import main
-from bench.saving import MANIFEST
-from data.entries import whole
+from data.caching.entries import whole
 from data.errors import InputError
 from tests.bench.made import make_record
 

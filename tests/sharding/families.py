@@ -16,8 +16,8 @@ from bench.launching import make_accelerator
 from data.stream import Rows
 from methods.gmm.models import load_vlm
 from methods.gmm.tiny import FAMILIES
-from methods.sharding import no_gradient, place
-from methods.training import Session, fit, session
+from methods.learning.sharding import no_gradient, place
+from methods.learning.training import Session, fit, session
 from tests.sharding.one_run import held
 
 NAMES = ["zero", "a seven", "nine", "one two"]

@@ -11,13 +11,13 @@ import torch
 from accelerate.utils import gather_object
 from torch.nn.functional import cross_entropy
 
-from bench import estimate
 from bench.config import resolve
 from bench.launching import make_accelerator
+from bench.planning import estimate
 from data.stream import Rows
 from methods.gmm.models import load_vlm
-from methods.sharding import place, weightless
-from methods.training import Session, fit, session
+from methods.learning.sharding import place, weightless
+from methods.learning.training import Session, fit, session
 
 NAMES = ["an unusually long name of a class", "cat"]
 

@@ -5,10 +5,10 @@ import os
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from methods.backbones import frozen_encoder
 from methods.gmm.models import VLMS, make_prompt
 from methods.gmm.vlm import VLM
-from methods.sharding import in_shares
+from methods.learning.sharding import in_shares
+from methods.networks.backbones import frozen_encoder
 
 
 def small(options):

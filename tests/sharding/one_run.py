@@ -16,8 +16,8 @@ from bench import engine
 from bench.config import resolve
 from bench.launching import make_accelerator
 from bench.tracking import Tracking
-from methods.sharding import elements
-from methods.states import trained_state
+from methods.learning.sharding import elements
+from methods.learning.states import trained_state
 from tests.sharding import models
 
 seen: dict = {"losses": []}

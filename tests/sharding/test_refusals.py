@@ -10,7 +10,7 @@ from accelerate.utils import DistributedType
 from torch import nn
 
 from bench import launching
-from bench.checkpoint import Checkpoints
+from bench.resume.checkpoint import Checkpoints
 from bench.run import main
 from data.errors import InputError
 from methods.config import GMM
@@ -55,7 +55,7 @@ def test_launches_that_are_not_supported(told, sentence):
 
 
 def test_a_task_begun_without_shares_does_not_go_on_in_them(monkeypatch, accelerator, tmp_path):
-    monkeypatch.setattr("bench.checkpoint.is_sharded", lambda: True)
+    monkeypatch.setattr("bench.resume.checkpoint.is_sharded", lambda: True)
     checkpoints = Checkpoints(accelerator, tmp_path, "run", 10.0, {})
     checkpoints.restored = (tmp_path, {"phase": 0, "step": 10})
     with pytest.raises(InputError, match="go on without them, or use resume=never"):

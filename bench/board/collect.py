@@ -1,0 +1,185 @@
+"""Records -> a Board, and its rows: one a method with one set of options, mean and standard deviation over seeds.
+
+What does not belong into a table is refused, and the reason is kept.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench import record as records
+from bench.board.board import COSTS, METRICS, Board
+from bench.config import UNHASHED
+from bench.metrics import summarise
+from data.errors import InputError
+from methods.config import REFERENCES
+
+ROW = ["stream", "section", "method", "config_hash", "weights"]  # records that agree in these differ by seed alone
+
+
+def collect(folder: Path) -> Board:
+    """-> every record under `folder` that may stand in a table, and what was refused. Errors: InputError without such a folder."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: name the one that holds the records, results/ by default")
+    board, rows = Board(pd.DataFrame(), []), []
+    for path in records.find(folder):
+        name = str(path.relative_to(folder))
+        try:
+            record = records.read(path)
+            reason = refusal(record)
+        except (InputError, RecursionError) as error:
+            reason = str(error).replace(str(path), "it", 1)
+        if reason:
+            board.refused.append((name, reason))
+        else:
+            rows.append(_flat(name, record))
+            board.raw[name] = record
+    frame = pd.DataFrame(
+        rows, columns=["path", *ROW, "sha256", "dataset", "sizes", "seed", "digest", "finished", "dirty", *METRICS, *COSTS]
+    )
+    frame = frame.astype(dict.fromkeys((*METRICS, *COSTS), float))
+    frame = _refuse(board, frame, *_other_content(frame))
+    board.records = _refuse(board, frame, *_repeated(frame))
+    board.raw = {name: board.raw[name] for name in board.records["path"]}
+    board.notes = _notes(board.records)
+    return board
+
+
+def refusal(record: dict[str, Any]) -> str | None:
+    """-> why a valid record may not stand in a table, None if it may"""
+    if record["limited"]:
+        return "it is of a limited run, scored on part of the data or on validation rows"
+    if not record["complete"]:
+        return "its run was not completed"
+    if record["environment"].get("changed"):
+        return f"its run was interrupted and went on with another {', '.join(record['environment']['changed'])}"
+    try:
+        derived = summarise(record["counts"])
+        tasks = len(record["stream"]["tasks"])
+        if len(record["counts"]["correct"]) != tasks or len(record["counts"]["total"]) != tasks:
+            return f"it counts {len(record['counts']['correct'])} tasks where its stream has {tasks}"
+        differ = [name for name in METRICS if not _close(record["metrics"][name], derived[name])]
+        odd = _odd(_flat("", record))
+    except (KeyError, TypeError, IndexError, ValueError, ZeroDivisionError, AttributeError, OverflowError) as error:
+        return f"a part of it is missing or malformed ({error.__class__.__name__}: {error})"
+    if odd:
+        return f"its {odd} is malformed"
+    return f"its {differ[0]} does not follow from its counts" if differ else None
+
+
+def _odd(row: dict[str, Any]) -> str | None:
+    """-> what of a row is of a kind that no table can hold, None if all is well"""
+    kinds = dict.fromkeys((*METRICS, *COSTS), (int, float, type(None))) | {"seed": int, "dirty": bool, "sizes": tuple}
+    wrong = [name for name, value in row.items() if not isinstance(value, kinds.get(name, str))]
+    return wrong[0] if wrong else None
+
+
+def _close(a: float | None, b: float | None) -> bool:
+    return a is b if a is None or b is None else abs(a - b) < 1e-9
+
+
+def _flat(path: str, record: dict[str, Any]) -> dict[str, Any]:
+    stream = record["stream"]
+    return {
+        "path": path,
+        "stream": stream["key"],
+        "section": section(record),
+        "method": record["method"],
+        "config_hash": record["config_hash"],
+        "weights": json.dumps(record["weights"], sort_keys=True),
+        "sha256": stream["sha256"],
+        "dataset": stream["dataset"],
+        "sizes": tuple(stream["tasks"]),
+        "seed": record["seed"],
+        "digest": record["digest"],
+        "finished": record["finished"],
+        "dirty": bool(record["environment"].get("dirty")),
+        **{name: record["metrics"][name] for name in METRICS},
+        "memory_bytes": record["memory"]["bytes"],
+        "trainable": record["parameters"]["trainable"],
+        "parameters": record["parameters"]["total"],
+        "train_s": record["time"]["train_s"],
+        "evaluate_s": record["time"]["evaluate_s"],
+        "world_size": record["environment"]["world_size"],
+    }
+
+
+def section(record: dict[str, Any]) -> str:
+    """-> the part of the table: the reference runs, else the scoring rule and what was allowed to be kept from the past"""
+    if record["method"] in REFERENCES:
+        return "reference"
+    memory = record["memory"]
+    if memory["budget"] is not None:
+        kept = f"at most {memory['budget']} kept"
+    else:
+        kept = f"keeps {', '.join(sorted(memory['by_kind']))}" if memory["items"] else "keeps nothing"
+    return f"by {record.get('scoring', 'a rule not stated')}, {kept}"
+
+
+def _refuse(board: Board, frame: pd.DataFrame, mask: pd.Series, reason: str) -> pd.DataFrame:
+    board.refused += [(path, reason) for path in frame["path"][mask]]
+    return frame[~mask].reset_index(drop=True)
+
+
+def _other_content(frame: pd.DataFrame) -> tuple[pd.Series, str]:
+    """-> the records whose stream has the key of others but not their content; the content of most records stays, then the oldest"""
+    votes = frame.groupby(["stream", "sha256"])["finished"].agg(["size", "min"]).reset_index()
+    votes = votes.sort_values(["size", "min"], ascending=[False, True]).drop_duplicates("stream").set_index("stream")
+    return frame["sha256"] != frame["stream"].map(votes["sha256"]), "its stream has the key of other records but not their data (sha256)"
+
+
+def _repeated(frame: pd.DataFrame) -> tuple[pd.Series, str]:
+    return frame.duplicated([*ROW, "seed"]), "it repeats the method, options and seed of another record, and would count twice"
+
+
+def _notes(frame: pd.DataFrame) -> list[str]:
+    notes, keys = [], sorted(frame["stream"].unique())
+    bare = pd.Series({key: re.sub(r"-v\d+(?=-|$)", "", key) for key in keys}, dtype=object)
+    for same in bare.groupby(bare).groups.values():
+        if len(same) > 1:
+            notes.append(f"{' and '.join(same)} are versions of one stream: their numbers cannot be compared, so each has its own table")
+    if frame["dirty"].any():
+        notes.append(f"{int(frame['dirty'].sum())} of {len(frame)} records were made by code with changes that were not committed")
+    return notes
+
+
+def aggregate(board: Board) -> pd.DataFrame:
+    """-> one row a method and options, best first within a section: means, `…_std` (nan for one seed), n, seeds, paths"""
+    columns = [*METRICS, *COSTS]
+    groups = board.records.sort_values([*ROW, "seed"]).groupby(ROW, sort=True)
+    table = groups[columns].mean().join(groups[columns].std(ddof=1).add_suffix("_std"))
+    table["n"] = groups.size()
+    for name in ("seed", "path"):
+        table[f"{name}s"] = groups[name].agg(list)
+    for name in ("dataset", "sizes"):
+        table[name] = groups[name].first()
+    table = table.reset_index()
+    table["role"] = table["method"].map(REFERENCES).fillna("")
+    table["label"] = _labels(table, board.raw)
+    table["rank"] = table["section"] != "reference"
+    return table.sort_values(["stream", "rank", "section", METRICS[0]], ascending=[True, True, True, False], ignore_index=True)
+
+
+def _labels(table: pd.DataFrame, raw: dict[str, dict[str, Any]]) -> list[str]:
+    """-> the method's name, with the options in which it differs from its other rows on the stream"""
+    labels = {}
+    for (_, method), rows in table.groupby(["stream", "method"]):
+        options = [_options(raw[paths[0]]) for paths in rows["paths"]]
+        differing = sorted({key for one in options for key in one if any(other.get(key) != one[key] for other in options)})
+        for at, one, code in zip(rows.index, options, rows["config_hash"], strict=True):
+            said = ", ".join(f"{key.removeprefix('method.')}={one.get(key)}" for key in differing[:3])
+            more = f"{said}{', ' if said else ''}{code}" if len(differing) > 3 or not differing else said
+            labels[at] = f"{method} ({more})" if len(rows) > 1 else method
+    return [labels[at] for at in table.index]
+
+
+def _options(record: dict[str, Any]) -> dict[str, Any]:
+    plain = {key: value for key, value in record["config"].items() if key not in UNHASHED}
+    return {".".join(key): str(value) for key, value in _leaves(plain)} | {"weights": str(record["weights"])}
+
+
+def _leaves(value: Any, at: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    return [leaf for key, one in value.items() for leaf in _leaves(one, (*at, key))] if isinstance(value, dict) else [(at, value)]

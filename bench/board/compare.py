@@ -1,0 +1,128 @@
+"""Do two sets of records differ beyond seed noise?  cilbench compare A B, each a folder of records or one record."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench import record as records
+from bench.board.board import METRICS
+from bench.board.collect import refusal
+from bench.board.tables import plain
+from data.errors import InputError
+
+COMPARED = METRICS[:6]  # those that every method has
+DRAWS = 10_000  # of the bootstrap
+LEAST = 3  # seeds on each side below which no interval is given
+
+
+def load(place: Path, limited: bool = False) -> pd.DataFrame:
+    """-> one row a record: stream, sha256, method, seed, metrics; `limited` ones only if asked for. Errors: InputError for any other."""
+    if not place.exists():
+        raise InputError(f"{place} does not exist: name a record or a folder of records")
+    rows = []
+    for path in records.find(place):
+        record = records.read(path)
+        reason = refusal(record | {"limited": False} if limited else record)
+        if reason:
+            raise InputError(f"{path} cannot be compared: {reason}")
+        stream = record["stream"]
+        row = {"stream": stream["key"], "sha256": stream["sha256"], "method": record["method"], "seed": record["seed"]}
+        rows.append(row | {"config_hash": record["config_hash"]} | {name: record["metrics"][name] for name in COMPARED})
+    if not rows:
+        raise InputError(f"{place} holds no record: run something with results={place}")
+    frame = pd.DataFrame(rows)
+    for (stream, method), group in frame.groupby(["stream", "method"]):
+        if group["config_hash"].nunique() > 1:
+            raise InputError(f"{place} holds {method} on {stream} with several options: name a folder that holds one of them")
+        if group["seed"].duplicated().any():
+            raise InputError(f"{place} holds {method} on {stream} twice with one seed: name a folder that holds each once")
+    return frame
+
+
+def interval(before: np.ndarray, after: np.ndarray, paired: bool, draws: int = DRAWS) -> tuple[float, float]:
+    """[seeds], [seeds] -> 95% bootstrap interval (percentiles) of mean(after) - mean(before); pairs are drawn together
+
+    Efron and Tibshirani 1993, chapter 13. The draws have a fixed seed, so that the same records always give the same answer.
+    """
+    generator = np.random.default_rng(0)
+    first = generator.integers(0, len(before), (draws, len(before)))
+    second = first if paired else generator.integers(0, len(after), (draws, len(after)))
+    differences = after[second].mean(1) - before[first].mean(1)
+    low, high = np.percentile(differences, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """-> a row each stream, method and metric in both: n, paired, difference (b - a), low, high, verdict. Errors: InputError if none."""
+    rows, right = [], dict(list(b.groupby(["stream", "method"])))
+    for key, before in a.groupby(["stream", "method"]):
+        if key not in right:
+            continue
+        after = right[key]
+        if set(before["sha256"]) != set(after["sha256"]):
+            raise InputError(f"the data of {key[0]} are not the same in both (sha256): they cannot be compared")
+        shared = sorted(set(before["seed"]) & set(after["seed"]))
+        paired = len(shared) >= min(LEAST, len(before), len(after))  # else all seeds are worth more than few pairs
+        if paired:
+            before, after = (side.set_index("seed").loc[shared].reset_index() for side in (before, after))
+        for metric in COMPARED:
+            first, second = before[metric].to_numpy(float), after[metric].to_numpy(float)
+            if np.isnan(first).any() or np.isnan(second).any():
+                continue  # forgetting of a stream of one task
+            row = {"stream": key[0], "method": key[1], "metric": metric, "n": f"{len(first)} / {len(second)}", "paired": paired}
+            rows.append(row | _verdict(first, second, paired))
+    if not rows:
+        raise InputError("the two sets have no method on the same stream: nothing can be compared")
+    return pd.DataFrame(rows)
+
+
+def _verdict(first: np.ndarray, second: np.ndarray, paired: bool) -> dict[str, object]:
+    difference = float(second.mean() - first.mean())
+    if paired and np.array_equal(first, second):
+        return {"difference": 0.0, "low": 0.0, "high": 0.0, "verdict": "identical"}
+    if min(len(first), len(second)) < LEAST:
+        return {"difference": difference, "low": np.nan, "high": np.nan, "verdict": f"fewer than {LEAST} seeds: cannot be said"}
+    low, high = interval(first, second, paired)
+    differs = low > 0 or high < 0
+    return {"difference": difference, "low": low, "high": high, "verdict": "DIFFERS" if differs else "within seed noise"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """-> the exit code: 0 where nothing differs, 1 where something does, 2 for wrong input"""
+    parser = argparse.ArgumentParser(prog="cilbench compare", description=__doc__, allow_abbrev=False)
+    parser.add_argument("a", help="before: a record or a folder of records")
+    parser.add_argument("b", help="after: the same")
+    given = parser.parse_args(arguments)
+    try:
+        found = compare(load(Path(given.a)), load(Path(given.b)))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    table = Table(title="B - A in points, 95% bootstrap interval over seeds", title_justify="left")
+    for name in ("stream", "method", "metric", "n", "paired", "difference", "interval", "verdict"):
+        table.add_column(name, overflow="fold")
+    for row in found.itertuples():
+        bounds = "–" if np.isnan(row.low) else f"[{100 * row.low:+.2f}, {100 * row.high:+.2f}]"
+        said = (
+            row.stream,
+            row.method,
+            row.metric,
+            row.n,
+            "yes" if row.paired else "no",
+            f"{100 * row.difference:+.2f}",
+            bounds,
+            row.verdict,
+        )
+        table.add_row(*(Text(plain(text)) for text in said))
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
+    return int((found["verdict"] == "DIFFERS").any())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Records -> tables and a page:  cilbench leaderboard [DIR] [--paper] [--plots]"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from bench.board.collect import aggregate, collect
+from bench.board.page import write_page
+from bench.board.tables import show, write_tables
+from data.errors import InputError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """-> the exit code: 0, or 2 for wrong input (one sentence on standard error)"""
+    parser = argparse.ArgumentParser(prog="cilbench leaderboard", description="Turn records into tables and a page.", allow_abbrev=False)
+    parser.add_argument(
+        "results", nargs="?", default="results", help="folder of the records; README.md, .csv, .tex, .html are written there"
+    )
+    parser.add_argument("--paper", action="store_true", help="add published figures, marked as quoted")
+    parser.add_argument("--plots", action="store_true", help="draw the curves of each stream as DIR/STREAM.png")
+    given = parser.parse_args(arguments)
+    folder = Path(given.results)
+    try:
+        board = collect(folder)
+        table = aggregate(board)
+        show(board, table, given.paper)
+        written = write_tables(board, table, folder, given.paper) + [write_page(board, table, folder, given.paper)]
+        if given.plots:
+            from bench.board.plots import write_comparisons
+
+            written += write_comparisons(table, board.raw, folder)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: the tables could not be written ({error.strerror}: {error.filename}): make the folder writable", file=sys.stderr)
+        return 2
+    print("written:", *written)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""`dry_run=true`: what a run would do and need, told without decoding an image or training anything."""
+
+import contextlib
+import io
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from omegaconf import DictConfig
+
+from bench.config import config_hash
+from bench.launching import make_accelerator
+from bench.planning.estimate import describe, device_bytes, device_memory, layout, steps, too_large
+from bench.record import record_path
+from data.caching.cache import cache_dir
+from data.errors import InputError
+from data.source import duplicates, load
+from data.stream import TaskStream
+from methods.base import Method, method_class
+from methods.learning.sharding import weightless
+
+GIB = 2**30
+
+
+def show_plan(config: DictConfig) -> int:
+    """Print the plan, once. -> exit code 0, or 2 where something is missing. Errors: InputError as a run would raise it."""
+    with contextlib.redirect_stdout(sys.stdout if os.environ.get("RANK", "0") == "0" else io.StringIO()):
+        return _show_plan(config)
+
+
+def _show_plan(config: DictConfig) -> int:
+    source = load(config.stream, decode=False)
+    stream = TaskStream(source, config.stream)
+    print(f"stream   {stream.key}")
+    print(f"sha256   {stream.sha256}")
+    print(f"scenario {stream.scenario}, {len(stream)} tasks, {len(stream.class_names)} classes")
+    for task in range(len(stream)):
+        print(_task_line(stream, task))
+    for line in _needs(config, stream):
+        print(line)
+    copies = duplicates(source)
+    if copies:
+        print(f"warning  {copies} test images are also training images, byte for byte")
+    learner = method_class(config.method.name)
+    path = record_path(config.results, stream.key, learner.variant(config.method), config_hash(config), config.seed)
+    print(f"record   {path}{' (exists)' if path.exists() else ''}")
+    try:
+        accelerator = make_accelerator(config)
+        with weightless():
+            method = learner(config.method, accelerator)
+        method.check(len(stream.class_names))
+        for line in _model(config, accelerator, method, stream):
+            print(line)
+    except InputError as error:
+        print(f"missing  {error}")
+        return 2
+    accelerator.end_training()
+    return 0
+
+
+def _model(config: DictConfig, accelerator: Accelerator, method: Method, stream: TaskStream) -> Iterator[str]:
+    """-> lines on a generative model. Errors: InputError where it does not fit its device"""
+    shape = method.shape(stream.class_names)
+    if shape is None:
+        return
+    model, features, answer = shape
+    count, how, memory = method.parameters(), layout(accelerator), device_memory(accelerator)
+    yield f"model    {count['total']:,} parameters, of which {count['trainable']:,} train"
+    taken = device_bytes(model, config.method, how, features, answer, config.eval_batch_size)
+    yield describe(taken, how, memory)
+    seen = [sum(stream.sizes[:task]) for task in range(len(stream))]
+    rows = [len(stream[task].train) for task in range(len(stream))]
+    kept = [min(config.method.memory // max(1, classes) * classes, sum(rows[:task])) for task, classes in enumerate(seen)]
+    each = ", ".join(str(steps(config.method, *one)) for one in zip(rows, kept, strict=True))
+    yield f"steps    {each} of {config.method.batch_size} rows, task by task"
+    if too_large(taken, memory):
+        raise InputError(too_large(taken, memory))
+
+
+def _task_line(stream: TaskStream, task: int) -> str:
+    first = sum(stream.sizes[:task])
+    names = stream.arrivals[first : first + stream.sizes[task]]
+    said = ", ".join(names[:6]) + (f", … ({len(names)} in all)" if len(names) > 6 else "")
+    return f"task {task + 1:>3}: {len(stream[task].train):>7} training rows, {len(stream.test(task)):>6} scored rows: {said}"
+
+
+def _needs(config: DictConfig, stream: TaskStream) -> list[str]:
+    """-> lines on the memory or cache that the decoded images take, and on what there is"""
+    decoded = sum(_decoded_bytes(rows.store) for rows in {id(r.store): r for r in (stream.train_rows, stream.scored_rows)}.values())
+    if not hasattr(stream.train_rows.store, "names"):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return [f"memory   {decoded / GIB:.2f} GiB of images, of {memory / GIB:.0f} GiB"]
+    if decoded > config.stream.cache_gib * GIB:
+        limit = f"{decoded / GIB:.2f} GiB decoded is over stream.cache_gib={config.stream.cache_gib:g}"
+        return [f"cache    none: {limit}; workers decode while training"]
+    folder: Path = cache_dir("images")
+    free = shutil.disk_usage(folder).free
+    short = " — NOT ENOUGH: set CILBENCH_CACHE to another disk" if free < decoded else ""
+    return [f"cache    {decoded / GIB:.2f} GiB decoded, under {folder} ({free / GIB:.0f} GiB free){short}"]
+
+
+def _decoded_bytes(store: object) -> int:
+    return len(store) * store[torch.zeros(1, dtype=torch.int64)].numel()

@@ -1,0 +1,201 @@
+"""Image files as a table of pixels: decoded once, in parallel, into a memory-mapped cache; or batch by batch, while training.
+
+Shapes: B batch, N files, H and W in pixels.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+from tqdm import tqdm
+
+from data.caching.cache import cache_dir, content_key, table
+from data.caching.entries import cached
+from data.errors import InputError
+from data.images import decode
+
+CHUNK = 256  # files decoded between two steps of the progress bar
+
+
+class FileStore:
+    """Images decoded when asked for. `store[rows]` is uint8 [B, 3, H, W].
+
+    names: paths below `root`, with forward slashes, which stand for the images in the stream's hash
+    size: pixels of the square they are brought to; None where all are of one size already
+    """
+
+    def __init__(self, root: Path, names: Sequence[str], size: int | None = None, workers: int | None = None):
+        self.root, self.names, self.size = root, names, size
+        self.workers = min(os.cpu_count() or 1, 16) if workers is None else workers
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        rows = index.tolist()
+        if not rows:
+            return torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+        first = self.image(rows[0])
+        table = np.empty((len(rows), *first.shape), np.uint8)
+        table[0] = first
+
+        def put(at: int) -> None:
+            image = self.image(rows[at])
+            if image.shape != first.shape:
+                raise _varying(self.root / self.names[rows[at]], image.shape, first.shape)
+            table[at] = image
+
+        others = range(1, len(rows))
+        if get_worker_info() is not None or self.workers < 2:  # a worker process decodes alone
+            for at in others:
+                put(at)
+        else:
+            with ThreadPoolExecutor(self.workers) as pool:
+                list(pool.map(put, others))
+        return torch.from_numpy(table).permute(0, 3, 1, 2).contiguous()
+
+    def open(self, row: int) -> Path | IO[bytes]:
+        return self.root / self.names[row]
+
+    def image(self, row: int) -> np.ndarray:
+        """-> uint8 [H, W, 3]. Errors: InputError that names the file."""
+        try:
+            return decode.decode(self.open(row), self.size)
+        except decode.CorruptImage as error:
+            raise InputError(
+                f"{self.root / self.names[row]} is no readable image ({error}): "
+                "repair or remove it, or leave such files out with stream.corrupt=skip"
+            ) from None
+
+    def some(self, rows: Sequence[int]) -> "FileStore":
+        """-> a store of these rows only"""
+        return FileStore(self.root, [self.names[row] for row in rows], self.size, self.workers)
+
+    def names_digest(self) -> bytes:
+        """-> sha256 of the relative names: the same on every machine"""
+        return hashlib.sha256("\n".join(self.names).encode()).digest()
+
+    def digest(self) -> bytes:
+        """-> sha256 that changes when a file does: names, sizes and times of change. The key of what is computed from the images."""
+        digest = hashlib.sha256(repr((decode.VERSION, self.size, len(self.names))).encode())
+        for name in self.names:
+            digest.update(f"{name}\0{self.stamp(name)}\n".encode())
+        return digest.digest()
+
+    def read(self, row: int) -> bytes:
+        return self.open(row).read_bytes()
+
+    def file_size(self, row: int) -> int:
+        return self.open(row).stat().st_size
+
+    def stamp(self, name: str) -> str:
+        try:
+            stat = os.stat(self.root / name)
+        except OSError as error:
+            raise InputError(f"{self.root / name} cannot be read ({error.strerror}): restore it or take it off the list") from None
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+class DecodedStore:
+    """The pixels of a FileStore in a memory-mapped table uint8 [N, H, W, 3]."""
+
+    def __init__(self, path: Path, files: FileStore):
+        self.path, self.files, self.names = path, files, files.names
+        self.table = np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """int64 [B] -> uint8 [B, 3, H, W]"""
+        return torch.from_numpy(self.table[index.numpy()]).permute(0, 3, 1, 2).contiguous()
+
+    def names_digest(self) -> bytes:
+        return self.files.names_digest()
+
+    def digest(self) -> bytes:
+        return self.files.digest()
+
+    def __getstate__(self) -> dict:
+        return {"path": self.path, "files": self.files}  # a worker process maps the file itself
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(**state)
+
+
+def decoded(files: FileStore) -> DecodedStore:
+    """-> the pixels, from the cache; decoded now, by this process alone where several run, if the cache has none"""
+    path = cache_dir("images") / f"{content_key('decoded', files.digest())}.npy"
+    return DecodedStore(cached(path, lambda work: _decode_all(files, work)), files)
+
+
+def _decode_all(files: FileStore, path: Path) -> None:
+    first = files.image(0).shape
+    pixels = table(path, np.uint8, (len(files), *first))
+
+    def put(row: int) -> None:
+        image = files.image(row)
+        if image.shape != first:
+            raise _varying(files.root / files.names[row], image.shape, first)
+        pixels[row] = image
+
+    for _ in _in_parallel(put, len(files), files.workers):
+        pass
+    pixels.flush()
+
+
+def unreadable(files: FileStore) -> list[int]:
+    """-> the rows whose files cannot be decoded, remembered in the cache; the first few are named on standard error"""
+    path = cache_dir("images") / f"{content_key('readable', files.digest())}.json"
+
+    def look(work: Path) -> None:
+        good = list(_in_parallel(lambda row: _is_readable(files, row), len(files), files.workers))
+        work.write_text(json.dumps([row for row, fine in enumerate(good) if not fine]))
+
+    bad = json.loads(cached(path, look).read_text())
+    for row in bad[:5]:
+        print(f"warning: {files.root / files.names[row]} is no readable image: left out", file=sys.stderr)
+    if bad:
+        print(f"warning: {len(bad)} of {len(files)} files left out", file=sys.stderr)
+    return bad
+
+
+def _is_readable(files: FileStore, row: int) -> bool:
+    try:
+        decode.decode(files.open(row), files.size)
+    except decode.CorruptImage:
+        return False
+    return True
+
+
+def _in_parallel(function, count: int, workers: int) -> Iterator:
+    """Results of function(0..count-1) in order, by threads: the decoders release the interpreter's lock."""
+    with (
+        ThreadPoolExecutor(max(workers, 1)) as pool,
+        tqdm(total=count, desc="decoding images", unit="image", leave=False, file=sys.stderr, disable=count < 4 * CHUNK) as bar,
+    ):
+        for start in range(0, count, CHUNK):
+            stop = min(start + CHUNK, count)
+            yield from pool.map(function, range(start, stop))
+            bar.update(stop - start)
+
+
+def decoded_bytes(files: FileStore) -> int:
+    """-> bytes of all images, decoded"""
+    return len(files) * (int(np.prod(files.image(0).shape)) if files.size is None else 3 * files.size**2)
+
+
+def _varying(path: Path, shape: tuple[int, ...], first: tuple[int, ...]) -> InputError:
+    return InputError(
+        f"{path} has {shape[1]}x{shape[0]} pixels where the first image has {first[1]}x{first[0]}: "
+        "bring all to one size with stream.image_size=N"
+    )

@@ -1,0 +1,126 @@
+"""Named backbones, trained with a classifier, and frozen encoders, whose features are computed once.
+
+Shapes: B batch, D features, K channels, H and W in pixels or positions, L tokens.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from data.errors import InputError, one_of
+from data.images.augment import MEAN, STD, normalise, resize
+from methods.networks.encoders import LIBRARIES, Network, packaged, pretrained
+from methods.networks.resnet import CifarResNet
+
+
+def resnet18(small_images: bool = False) -> Network:
+    """-> ResNet-18 from scratch; for small images with a 3x3 stem of stride 1 and without its pooling, as the CIFAR protocols have it"""
+    import timm
+
+    model = timm.create_model("resnet18", num_classes=0)
+    if small_images:
+        model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return Network(model)
+
+
+def vit_tiny(size: int, patch: int) -> Network:
+    """-> ViT-Tiny from scratch, for images of `size` pixels"""
+    import timm
+
+    return Network(timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=size, patch_size=patch), size)
+
+
+# A backbone has `maps(images)`, the output of its last block, `pool(maps)` -> [B, D], the width D as `features`, and says whether
+# its maps are `convolutional`, [B, K, H, W]. It may say the `size` of the images it takes, their `mean` and `std`, and `weights`.
+BACKBONES: dict[str, Callable[[], nn.Module]] = {
+    "resnet32": lambda: CifarResNet(5),  # 463,504 parameters; as iCaRL's release, without a ReLU before the pooling
+    "resnet32_relu": lambda: CifarResNet(5, final_relu=True),  # the common variant: features are never negative
+    "resnet18": resnet18,
+    "resnet18_small": lambda: resnet18(small_images=True),  # for 32x32 images
+    "vit_tiny": lambda: vit_tiny(224, 16),
+    "vit_tiny_small": lambda: vit_tiny(32, 4),
+    "packaged": packaged,  # EfficientNet-Lite0 with ImageNet weights
+}
+
+
+def make_backbone(name: str) -> nn.Module:
+    """-> a backbone by its name above, or with published weights: `timm:…`, `open_clip:…`, as `encoders` says. Errors: InputError"""
+    if name.partition(":")[0] in LIBRARIES:
+        return pretrained(name)
+    one_of("method.backbone", name, BACKBONES)
+    return BACKBONES[name]()
+
+
+def prepare(backbone: nn.Module, images: Tensor, size: int | None) -> Tensor:
+    """uint8 [B, 3, H', W'] -> what the backbone takes, float [B, 3, H, W] of `size` pixels"""
+    return normalise(resize(images, size), getattr(backbone, "mean", MEAN), getattr(backbone, "std", STD))
+
+
+@dataclass(frozen=True)
+class FrozenEncoder:
+    """A frozen image encoder. Its outputs are computed once for each image and kept."""
+
+    name: str  # says encoder, weights and preprocessing; part of the cache's key
+    module: nn.Module
+    preprocess: Callable[[Tensor], Tensor]  # uint8 [B, 3, H, W] -> the module's input
+    weights: dict[str, str]  # sha256 of the weights, by file
+    grid: int | None = 0  # side of the grid of positions kept beside the pooled feature; None = all positions and no pooled feature
+
+    @property
+    def features(self) -> int:
+        return self.module.width if self.grid is None else self.module.features
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """-> L, D: vectors an image, and their width"""
+        if hasattr(self.module, "shape"):
+            return self.module.shape
+        device = next(self.module.parameters()).device
+        return tuple(self(torch.zeros(1, 3, 8, 8, dtype=torch.uint8, device=device)).shape[1:])
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] -> [B, L, D]: the pooled feature map, then its grid x grid positions row by row: L = 1 + grid^2"""
+        maps = self.module.maps(self.preprocess(images))
+        if self.grid is None:
+            return maps.flatten(2).transpose(1, 2) if self.module.convolutional else maps.flatten(1, -2)
+        pooled = self.module.pool(maps)[:, None]
+        return pooled if self.grid == 0 else torch.cat([pooled, adaptive_avg_pool2d(maps, self.grid).flatten(2).transpose(1, 2)], 1)
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """What the encoder gave, [B, L, D] -> one vector an image, [B, D]"""
+        return features[:, 0] if self.grid is not None else features.mean(1)
+
+
+PACKAGED_SIZE = 96  # pixels; chosen on validation rows of `digits` among 64, 96 and 128
+
+
+def frozen_encoder(name: str, grid: int | None = 0, dtype: torch.dtype = torch.float32) -> FrozenEncoder:
+    """-> an encoder with published weights, frozen, that gives 1 + grid^2 vectors an image, or for None as many as it has.
+
+    name: packaged, or what `make_backbone` takes with timm:, open_clip: or hf:; dtype is of the last alone.
+    Errors: InputError for an unknown name or missing weights.
+    """
+    if name.partition(":")[0] not in LIBRARIES:
+        one_of("encoder", name, ("packaged",))
+        module = make_backbone(name)
+    else:
+        module = pretrained(name, dtype)
+    if grid is None and module.tells_one_vector:
+        raise InputError(f"encoder '{name}' gives one vector an image: set method.visual_tokens=1 and method.qformer=0")
+    if grid and not module.convolutional:
+        raise InputError(f"encoder '{name}' has no convolutional feature map to take visual tokens from: ask for one visual token")
+    module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    size, title = module.size or PACKAGED_SIZE, "tf_efficientnet_lite0" if name == "packaged" else name
+    half = "" if dtype == torch.float32 or not name.startswith("hf:") else f"-{dtype}"
+    return FrozenEncoder(
+        name=f"{title}@{size}-grid{grid}{half}",
+        module=module,
+        preprocess=lambda images: prepare(module, images, size).contiguous(memory_format=torch.channels_last),
+        weights=module.weights,
+        grid=grid,
+    )

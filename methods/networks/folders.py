@@ -1,0 +1,109 @@
+"""Folders of models as transformers saves them, on this machine or fetched from the hub, and what goes wrong with them in sentences."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data.errors import InputError
+from methods.networks.weights import file_sha256
+
+TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]  # configurations and tokenizers
+ELSEWHERE = ["original/*", "onnx/*", "openvino/*", "*consolidated*"]  # the same weights in other forms
+
+
+def model_folder(name: str | None, option: str, config: str = "config.json") -> Path:
+    """-> the folder that an option names: one on this machine, or a repository of the hub, fetched if it is not here.
+
+    Weights are read as safetensors; where a repository has none, as its .bin files. Errors: InputError where there is none, it
+    holds no `config`, it is gated, or the hub cannot be reached.
+    """
+    if not name:
+        raise InputError(f"{option} is not set: name a folder or a repository of the hub")
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+            raise InputError(f"{option}={name}: there is no such folder")
+        folder = _fetched(name, option)
+    if not (folder / config).is_file():
+        raise InputError(f"{option}={name}: the folder holds no {config}: name one that save_pretrained has written")
+    return folder
+
+
+def _fetched(name: str, option: str) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=[*TEXTS, "*.safetensors"], ignore_patterns=ELSEWHERE))
+        if not any(folder.glob("*.safetensors")):
+            snapshot_download(name, allow_patterns=["*.bin"], ignore_patterns=ELSEWHERE)
+        return folder
+    except errors.GatedRepoError:
+        raise InputError(
+            f"{option}={name} is gated: accept its terms on its page of the hub, log in with `hf auth login`, or name a folder"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise InputError(f"{option}={name} is not on the hub, or is private: check its spelling, or log in with `hf auth login`") from None
+    except errors.HFValidationError:
+        raise InputError(f"{option}={name} is neither a folder nor the name of a repository of the hub: check its spelling") from None
+    except OSError as error:  # the hub's own errors and the network's are of this kind, too
+        why = type(error).__name__
+        raise InputError(f"{option}={name} cannot be fetched from the hub ({why}): name a folder on this machine") from None
+
+
+def weight_hashes(folder: Path, name: str, role: str = "") -> dict[str, str]:
+    """-> sha256 of every file of weights in a folder; safetensors alone where there are some, as transformers reads them
+
+    Errors: InputError where there is none.
+    """
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    if not files:
+        raise InputError(f"{name}: the folder holds no weights: name one that save_pretrained has written")
+    return {f"{role}{Path(name).name}/{file.name}": file_sha256(file) for file in files}
+
+
+@contextlib.contextmanager
+def sentences(name: str, option: str) -> Iterator[None]:
+    """What transformers raises while it loads a folder, as one sentence."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, KeyError, RuntimeError, OSError, ImportError, AttributeError, SafetensorError) as error:
+        text = str(error)
+        if "trust_remote_code" in text:
+            raise InputError(f"{option}={name} brings its own code, which is never run: name a model that transformers knows") from None
+        if "Unrecognized" in text or "does not recognize" in text:
+            raise InputError(f"{option}={name} is of an architecture that cannot be used here: name another model") from None
+        if "async_io" in text:
+            raise InputError("weights on a disk need libaio: install the system's libaio-dev, or use launch/zero3_offload.yaml") from None
+        said = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__).rstrip(".:")
+        raise InputError(f"{option}={name} cannot be loaded ({said}): name a folder that save_pretrained has written") from None
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """`save_pretrained`, whichever process calls it: by itself it writes on the first process of a run alone, and is silent on others.
+
+    Errors: RuntimeError where it wrote no weights all the same.
+    """
+    model.should_save_on_this_rank = lambda is_main_process: True
+    model.save_pretrained(folder)
+    if not any(folder.glob("*.safetensors")):
+        raise RuntimeError(f"transformers wrote no weights to {folder}")
+
+
+def load_whole(kind: Any, folder: Path, name: str, option: str, unused: str = "\0", **given: Any) -> Any:
+    """-> a model of a folder through `kind` (an Auto class of transformers). Errors: InputError, also where a weight is missing.
+
+    unused: what the names of weights begin with that may be missing, as they are not used.
+    transformers fills missing weights with random numbers and a warning, which would be a number nobody could explain.
+    """
+    with sentences(name, option):
+        model, found = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True, **given)
+    wrong = [key for key in sorted(found["missing_keys"]) if not key.startswith(unused)]
+    wrong += [str(one[0]) for one in found["mismatched_keys"]]
+    if wrong:
+        raise InputError(f"{option}={name} lacks {len(wrong)} of the weights of its architecture ({wrong[0]}, …): name a complete folder")
+    return model

@@ -1,0 +1,52 @@
+"""Two sets of records: seed noise is not a difference, a shift beyond it is."""
+
+import numpy as np
+import pytest
+
+from bench.board.compare import compare, interval, load, main
+from data.errors import InputError
+from tests.bench.made import make_record, write_record
+
+
+def shifted(folder, seed: int, by: int) -> None:
+    counts = make_record(seed=seed)["counts"]
+    write_record(folder, seed=seed, counts=counts | {"correct": [[right - by for right in row] for row in counts["correct"]]})
+
+
+def test_pairs_find_a_shift_that_seed_noise_would_hide(tmp_path):
+    for seed in range(5):
+        write_record(tmp_path / "a", seed=seed)
+        shifted(tmp_path / "b", seed, by=1)
+    found = compare(load(tmp_path / "a"), load(tmp_path / "b")).set_index("metric")
+    last = found.loc["last_accuracy"]
+    assert last["paired"] and last["verdict"] == "DIFFERS" and last["difference"] == pytest.approx(-1 / 50)
+    assert found.loc["forgetting", "verdict"] != "DIFFERS"  # every accuracy fell alike
+    assert main([str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    assert main([str(tmp_path / "a"), str(tmp_path / "a")]) == 0
+
+
+def test_few_seeds_are_said_to_be_few(tmp_path):
+    write_record(tmp_path / "a")
+    shifted(tmp_path / "b", 0, by=5)
+    assert set(compare(load(tmp_path / "a"), load(tmp_path / "b"))["verdict"]) >= {"fewer than 3 seeds: cannot be said"}
+
+
+def test_the_interval_holds_the_difference_and_pairs_narrow_it():
+    draw = np.random.default_rng(1)
+    before = draw.normal(0.5, 0.05, 20)
+    after = before + 0.01 + draw.normal(0, 0.001, 20)
+    paired, loose = interval(before, after, True), interval(before, after, False)
+    assert paired[0] < (after - before).mean() < paired[1]
+    assert paired[1] - paired[0] < (loose[1] - loose[0]) / 5
+
+
+def test_what_cannot_be_compared_is_one_sentence(tmp_path, capsys):
+    write_record(tmp_path / "a")
+    write_record(tmp_path / "b", method="lwf")
+    write_record(tmp_path / "c", limited=True)
+    assert main([str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert "no method on the same stream" in capsys.readouterr().err
+    with pytest.raises(InputError, match="limited"):
+        load(tmp_path / "c")
+    with pytest.raises(InputError, match="does not exist"):
+        load(tmp_path / "absent")
