@@ -3,10 +3,8 @@
 import difflib
 import hashlib
 import importlib
-import inspect
 import json
-import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -77,7 +75,7 @@ def resolve(overrides: list[str], config_dir: str | None = None) -> DictConfig:
         how = """write options as key=value, a value with special characters as 'key="~/my data"'"""
         raise InputError(f"an argument could not be read ({_first_line(error)}): {how}") from None
     given = {item.key_or_group: item.value() for item in parsed}
-    _load_plugins(given.get("plugins") or [])
+    load_plugins(given.get("plugins") or [])
     _register(given)
     search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     choices = [text for text, item in zip(overrides, parsed, strict=True) if item.key_or_group in ("method", "stream", "experiment")]
@@ -106,7 +104,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
 
 
-def _load_plugins(modules: list[str]) -> None:
+def load_plugins(modules: list[str]) -> None:
     """Import what the user named, and list (without importing) what installed packages offer."""
     for entry in entry_points(group="cilbench.methods"):
         METHODS.setdefault(entry.name, entry.value)
@@ -125,11 +123,11 @@ def _register(given: dict[str, Any]) -> None:
     for name in METHODS:
         if name in CONFIGS or name == given.get("method"):
             store.store(name, method_config(name), group="method")
-    for name in _stream_names():
+    for name in stream_names():
         store.store(name, STREAMS.get(name, StreamConfig(source=name)), group="stream")
 
 
-def _stream_names() -> list[str]:
+def stream_names() -> list[str]:
     """-> the sources, and the named protocols over them"""
     return list(dict.fromkeys([*SOURCES, *STREAMS]))
 
@@ -148,7 +146,7 @@ def method_config(name: str) -> type:
 
 
 def _check_choices(given: dict[str, Any]) -> None:
-    for group, known in (("method", METHODS), ("stream", _stream_names()), ("experiment", preset_names())):
+    for group, known in (("method", METHODS), ("stream", stream_names()), ("experiment", preset_names())):
         if given.get(group) is not None and str(given[group]) not in known:
             raise unknown(group, str(given[group]), known)
 
@@ -177,38 +175,3 @@ def config_hash(config: DictConfig) -> str:
     """-> 12 hex digits over all options that can change a number, but for the seed"""
     plain = hashed(OmegaConf.to_container(config))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def comments(options: type) -> dict[str, str]:
-    """-> the comment behind each field of a dataclass and its bases, from the source"""
-    found: dict[str, str] = {}
-    for base in reversed(options.__mro__[:-1]):
-        for name, text in re.findall(r"^    (\w+):[^#\n]*#\s*(.*)$", inspect.getsource(base), re.MULTILINE):
-            found[name] = text
-    return found
-
-
-def help_text(config: DictConfig) -> str:
-    """-> every option of the chosen method and stream with its value and its comment"""
-    lines = [
-        "usage: accelerate launch bench/run.py [key=value ...] [--cfg job] [--config-dir DIR] [--help]",
-        "",
-        f"method=      {' | '.join(METHODS)}",
-        f"stream=      {' | '.join(_stream_names())}",
-        f"experiment=  {' | '.join(preset_names())}",
-        "",
-    ]
-    sections = [
-        ("", RunConfig, config),
-        ("checkpoint.", Checkpoint, config.checkpoint),
-        ("method.", method_config(config.method.name), config.method),
-    ]
-    sections.append(("stream.", OmegaConf.get_type(config.stream), config.stream))
-    for prefix, options, values in sections:
-        said = comments(options)
-        for entry in fields(options):
-            if entry.name in ("defaults", "method", "stream", "checkpoint", "name"):
-                continue
-            value = json.dumps(OmegaConf.to_container(values)[entry.name])
-            lines.append(f"  {f'{prefix}{entry.name}={value}':<44} {said.get(entry.name, '')}".rstrip())
-    return "\n".join(lines)

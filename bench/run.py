@@ -11,7 +11,7 @@ if __name__ == "__main__" and not __package__:
     # Started as a script: Python put bench/ first on the path, where our files hide the standard library's. Replace it.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench.config import help_text, resolve
+from bench.config import resolve
 from data.errors import InputError
 
 
@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = resolve(given.overrides, given.config_dir)
         if given.help:
+            from bench.help import help_text
+
             print(help_text(config))
             return 0
         if given.cfg:

@@ -86,10 +86,10 @@ def listed(kind: str) -> list[str]:
         return sorted(VLMS)
     from bench import config
 
-    config._load_plugins([])
+    config.load_plugins([])
     if kind == "experiments":
-        return sorted(path.stem for path in (Path(config.__file__).parent / "presets" / "experiment").glob("*.yaml"))
-    return sorted(config.METHODS if kind == "methods" else config._stream_names())
+        return config.preset_names()
+    return sorted(config.METHODS if kind == "methods" else config.stream_names())
 
 
 def _show(arguments: list[str]) -> int:
