@@ -4,9 +4,11 @@ import difflib
 import hashlib
 import importlib
 import json
+import sys
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hydra import compose, initialize_config_module
@@ -54,6 +56,9 @@ class RunConfig:
 MALFORMED = (YAMLError, ValueError, TypeError, AttributeError, AssertionError, KeyError, IndexError, RecursionError, OSError)
 # Options that change no number, and the seed.
 UNHASHED = ("results", "resume", "checkpoint", "timeout_minutes", "dry_run", "tracker", "project", "pictures", "progress", "seed")
+
+
+OURS = ("bench", "methods", "data", "launch", "tests")  # our packages, which stand first on the path
 
 
 def hashed(config: dict[str, Any]) -> dict[str, Any]:
@@ -110,11 +115,24 @@ def load_plugins(modules: list[str]) -> None:
         METHODS.setdefault(entry.name, entry.value)
     for entry in entry_points(group="cilbench.sources"):
         SOURCES.setdefault(entry.name, entry.value)
+    if modules and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a script has its own folder there in its place
     for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise InputError(f"plugin '{module}' could not be imported ({error}): install it or put its folder on PYTHONPATH") from None
+        _imported(module)
+
+
+def _imported(module: str) -> ModuleType:
+    """-> a plugin. Errors: InputError where it, or what it needs, cannot be imported"""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        top = (error.name or "").split(".")[0]
+        if top in OURS and (error.name == top or isinstance(error, ModuleNotFoundError)):
+            raise InputError(
+                f"plugin '{module}' needs {error.name}, and cilbench has a package {top} of its own, which hides it: "
+                f"move yours into a package of another name (my_package/{top}), and import it as my_package.{top}"
+            ) from None
+        raise InputError(f"plugin '{module}' could not be imported ({error}): install it or put its folder on PYTHONPATH") from None
 
 
 def _register(given: dict[str, Any]) -> None:
@@ -142,7 +160,7 @@ def method_config(name: str) -> type:
     if name in CONFIGS:
         return CONFIGS[name]
     module, attribute = METHODS[name].split(":")
-    return getattr(importlib.import_module(module), attribute).Config
+    return getattr(_imported(module), attribute).Config
 
 
 def _check_choices(given: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--cfg", choices=["job"])
     parser.add_argument("--config-dir")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)  # options stand in any order
     try:
         config = resolve(given.overrides, given.config_dir)
         if given.help:
@@ -48,6 +48,7 @@ def _run(config) -> int:
     import os
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of loading, in transformers and the hub: ours show training
     import torch
 
     if not torch.cuda.is_available():
@@ -56,9 +57,6 @@ def _run(config) -> int:
         from bench.planning.plan import show_plan
 
         return show_plan(config)
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
     from bench.engine import make_accelerator, run
     from bench.resume.checkpoint import Stopped
     from bench.resume.processes import gone

@@ -3,6 +3,9 @@
 import sys
 from pathlib import Path
 
+if __name__ == "__main__" and not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # as in bench/run.py: started as a script
+
 from data.errors import InputError, unknown
 
 USAGE = """usage: cilbench COMMAND ...
