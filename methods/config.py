@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 from methods.options.classifiers import Finetune, ICaRL, Joint, LwF, LwM, Replay
-from methods.options.frozen import NCM
+from methods.options.frozen import NCM, SLDA, RanPAC, SimpleCIL, ZeroShot
 from methods.options.gmm import GMM, Generative
 from methods.options.mae_cil import MAECIL
 from methods.options.training import Backboned as Backboned
@@ -15,6 +15,10 @@ METHODS = {
     "finetune": "methods.finetune:Finetune",
     "joint": "methods.joint:Joint",
     "ncm": "methods.ncm:NCM",
+    "simplecil": "methods.ncm:SimpleCIL",
+    "slda": "methods.slda:SLDA",
+    "ranpac": "methods.ranpac:RanPAC",
+    "zero_shot": "methods.zero_shot:ZeroShot",
     "replay": "methods.replay:Replay",
     "lwf": "methods.lwf:LwF",
     "lwm": "methods.lwm:LwM",
@@ -26,6 +30,10 @@ CONFIGS: dict[str, type] = {
     "finetune": Finetune,
     "joint": Joint,
     "ncm": NCM,
+    "simplecil": SimpleCIL,
+    "slda": SLDA,
+    "ranpac": RanPAC,
+    "zero_shot": ZeroShot,
     "replay": Replay,
     "lwf": LwF,
     "lwm": LwM,
@@ -36,7 +44,7 @@ CONFIGS: dict[str, type] = {
 
 # Options that came after the first records. While one has its default it is left out of the hash, so that records made before it came
 # go on belonging to the same row. Such a default must never change.
-LATER = {"gmm": {option.name: option.default for option in fields(Generative)}}
+LATER = {"gmm": {option.name: option.default for option in fields(Generative)}, "ncm": {"normalise": True}}
 
 # What a leaderboard is read against: the method that plays the part, and the words for it.
 REFERENCES = {"joint": "ceiling: all data at once", "finetune": "floor: no defence", "ncm": "frozen features, nothing trained"}
