@@ -1,8 +1,9 @@
 """Every method, and where its options are. Importable without torch, so that `--help` stays fast; `Method.Config` points here."""
 
 from dataclasses import fields
+from typing import Any
 
-from methods.options.classifiers import Finetune, ICaRL, Joint, LwF, LwM, Replay
+from methods.options.classifiers import WA, DERYan, Finetune, ICaRL, Joint, LwF, LwM, Replay
 from methods.options.frozen import NCM, SLDA, RanPAC, SimpleCIL, ZeroShot
 from methods.options.gmm import GMM, Generative
 from methods.options.mae_cil import MAECIL
@@ -23,6 +24,8 @@ METHODS = {
     "lwf": "methods.lwf:LwF",
     "lwm": "methods.lwm:LwM",
     "icarl": "methods.icarl:ICaRL",
+    "wa": "methods.wa:WA",
+    "der_yan": "methods.der_yan:DERYan",
     "mae_cil": "methods.mae_cil.method:MAECIL",
     "gmm": "methods.gmm.method:GMM",
 }
@@ -38,13 +41,16 @@ CONFIGS: dict[str, type] = {
     "lwf": LwF,
     "lwm": LwM,
     "icarl": ICaRL,
+    "wa": WA,
+    "der_yan": DERYan,
     "mae_cil": MAECIL,
     "gmm": GMM,
 }
 
 # Options that came after the first records. While one has its default it is left out of the hash, so that records made before it came
 # go on belonging to the same row. Such a default must never change.
-LATER = {"gmm": {option.name: option.default for option in fields(Generative)}, "ncm": {"normalise": True}}
+LATER: dict[str, dict[str, Any]] = {"gmm": {option.name: option.default for option in fields(Generative)}, "ncm": {"normalise": True}}
+LATER |= {name: {"crop": None} for name in ("finetune", "joint", "replay", "lwf", "lwm", "icarl")}
 
 # What a leaderboard is read against: the method that plays the part, and the words for it.
 REFERENCES = {"joint": "ceiling: all data at once", "finetune": "floor: no defence", "ncm": "frozen features, nothing trained"}

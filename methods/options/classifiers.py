@@ -46,3 +46,22 @@ class LwM(LwF):
     name: str = "lwm"
     gamma: float = 0.01  # weight of the attention distillation; 0 makes LwF of it
     top_class: str = "student"  # whose highest old score chooses the class whose attention is compared: student | teacher
+
+
+@dataclass
+class WA(Remembering, Backboned):
+    name: str = "wa"
+    backbone: str = "resnet32_relu"  # as above; the rule that a weight's length tells its logit supposes features that are never negative
+    selection: str = "herding"
+    temperature: float = 2.0  # of the distillation
+
+
+@dataclass
+class DERYan(Remembering, Backboned):
+    name: str = "der_yan"
+    backbone: str = "resnet18_small"  # as above, one a task
+    selection: str = "herding"
+    aux: float = 1.0  # weight of the auxiliary head's loss
+    balanced_epochs: int = 30  # of the new head on the exemplars alone, after each task but the first
+    balanced_lr: float = 0.1  # its peak learning rate
+    temperature: float = 5.0  # its logits are divided by this

@@ -39,6 +39,7 @@ class Backboned(Training):
     head: str = "linear"  # linear | cosine (cosines between feature and class weight, times a learnt scale)
     image_size: int | None = 32  # images are resized to this many pixels; null keeps theirs
     flip: bool = True  # mirror half of the training images, where the stream says that a mirror image keeps its class
+    crop: float | None = None  # train on random resized crops that show at least this share of an image; null = images moved by 4 pixels
     channels_last: bool = True  # keep images channel by channel in memory's last dimension: faster convolutions, same result
 
 
