@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.errors import InputError, one_of
-from data.images.augment import Augment
+from data.images.augment import Augment, ResizedCrop
 from data.stream import Batch, Rows
 from methods.config import Training
 from methods.learning.batches import GlobalBatches, Micro, derive_seed
@@ -73,7 +73,7 @@ def fit(
     rows: Rows,
     loss: Callable[[nn.Module, Batch], Tensor],
     options: Training,
-    augment: Augment | None = None,
+    augment: Augment | ResizedCrop | None = None,
 ) -> None:
     """Minimise `loss(model, batch)`, the mean over the batch's rows, over the parameters of `model` that require gradients.
 
@@ -105,7 +105,7 @@ def _optimise(
     rows: Rows,
     loss: Callable[[nn.Module, Batch], Tensor],
     options: Training,
-    augment: Augment | None,
+    augment: Augment | ResizedCrop | None,
     run: Session,
     phase: int,
     steps: int,
