@@ -85,7 +85,12 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
             **result(config, stream, method, plain, [one["counts"] for one in done]),
             "time": total_time([one["time"] for one in done], ready - clock),
             "peak_memory_bytes": peak_memory(accelerator),
-            "environment": {**environment, "resumed": checkpoints.resumed, "changed": checkpoints.changed},
+            "environment": {
+                **environment,
+                "features": ways(method, stream),
+                "resumed": checkpoints.resumed,
+                "changed": checkpoints.changed,
+            },
             "started": started,
             "finished": records.now(),
         }
@@ -115,7 +120,7 @@ def show_pictures(accelerator: Accelerator, method: Method, task: Task, path: Pa
 
 
 def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream) -> Method:
-    """-> the method, alike on every rank; if it has a frozen encoder, the stream gives its cached features from now on"""
+    """-> the method, alike on every rank; if it has a frozen encoder, the stream gives its features from now on"""
     set_seed(derive_seed(config.seed) % 2**32)
     learner = method_class(config.method.name)
     if is_sharded() and learner.trained and not learner.sharded:
@@ -130,9 +135,15 @@ def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream
     for network in method.networks():
         network.eval()  # but while `fit` trains it: a run may go on with an evaluation
     if method.encoder is not None:
-        stream.train_rows = with_features(accelerator, method.encoder, stream.train_rows, progress=config.progress)
-        stream.scored_rows = with_features(accelerator, method.encoder, stream.scored_rows, progress=config.progress)
+        splits = [stream.train_rows, stream.scored_rows]
+        stream.train_rows, stream.scored_rows = with_features(accelerator, method.encoder, splits, config.features, config.progress)
     return method
+
+
+def ways(method: Method, stream: TaskStream) -> dict[str, str]:
+    """-> how the features of each split came: from a table in the cache, or live"""
+    splits = {"train": stream.train_rows, "scored": stream.scored_rows} if method.encoder is not None else {}
+    return {name: "cache" if rows.encode is None else "live" for name, rows in splits.items()}
 
 
 def learn(
