@@ -66,6 +66,9 @@ def submit(runs: list[Run], common: dict[str, str], console: Console) -> list[An
     if cluster == "slurm" and not shutil.which("srun"):
         raise InputError("slurm= was given where there is no srun: start the sweep on a node that submits, or use jobs= or gpus=")
     each = int(common.get("gpus_per_node", 8))
+    for processes in {run.point.processes for run in runs}:
+        if processes > each and processes % each:
+            raise InputError(f"processes={processes} a run do not fill machines of gpus_per_node={each}: choose a multiple")
     folder = runs[0].folder / "sweep"
     submitted, jobs = _known(folder), []
     for run in runs:
@@ -73,8 +76,6 @@ def submit(runs: list[Run], common: dict[str, str], console: Console) -> list[An
             console.print(Text(f"job {submitted[run.name]}: {run.title} is in the queue already"))
             continue
         processes = run.point.processes
-        if processes > each and processes % each:
-            raise InputError(f"processes={processes} a run do not fill machines of gpus_per_node={each}: choose a multiple")
         executor = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
         machines = -(-processes // each) if cluster == "slurm" else 1
         wanted = {"nodes": machines, "tasks_per_node": 1}
