@@ -40,6 +40,7 @@ class RunConfig:
     seed: int = 0  # of initial weights, batches, augmentation and random exemplars; never of the split
     precision: str | None = None  # no | bf16 | fp16; null = what `accelerate launch` says
     eval_batch_size: int = 64  # rows a prediction batch
+    features: str = "auto"  # of a frozen encoder: cache (a table on disk) | live (with each batch) | auto (cache where the table fits)
     results: str = "results"  # folder of the records
     resume: str = "auto"  # auto: go on with an interrupted run of the same options and seed | never: forget it
     checkpoint: Checkpoint = field(default_factory=Checkpoint)  # of an unfinished run
@@ -55,7 +56,8 @@ class RunConfig:
 # What Hydra, OmegaConf and PyYAML raise beside their own errors where a preset or an argument is no configuration at all.
 MALFORMED = (YAMLError, ValueError, TypeError, AttributeError, AssertionError, KeyError, IndexError, RecursionError, OSError)
 # Options that change no number, and the seed.
-UNHASHED = ("results", "resume", "checkpoint", "timeout_minutes", "dry_run", "tracker", "project", "pictures", "progress", "seed")
+UNHASHED = ("features", "results", "resume", "checkpoint", "timeout_minutes", "dry_run", "tracker", "project", "pictures", "progress")
+UNHASHED += ("seed",)
 
 
 OURS = ("bench", "methods", "data", "launch", "tests")  # our packages, which stand first on the path

@@ -135,13 +135,13 @@ def keep(attempt: Attempt, set_up: float, circumstances: dict[str, Any]) -> dict
     """Write the record and the predictions of all tasks; what the attempts kept beside them goes. -> the record as written"""
     scores, stream, path, checkpoints = attempt.scores, attempt.stream, attempt.path, attempt.checkpoints
     done = [scores.read(number) for number in range(len(stream))]
-    resumed = {"resumed": checkpoints.resumed, "changed": checkpoints.changed}
+    met = {"features": ways(attempt.method, stream), "resumed": checkpoints.resumed, "changed": checkpoints.changed}
     record = {
         **result(attempt.config, stream, attempt.method, plain(attempt.config), [one["counts"] for one in done]),
         "time": total_time([one["time"] for one in done], set_up),
         "peak_memory_bytes": peak_memory(attempt.accelerator),
         **circumstances,
-        "environment": {**circumstances["environment"], **resumed},
+        "environment": {**circumstances["environment"], **met},
     }
     if attempt.accelerator.is_main_process:
         scores.join_predictions(len(stream), path.with_name(f"{path.stem}-predictions.parquet"))
@@ -173,7 +173,7 @@ def show_pictures(accelerator: Accelerator, method: Method, task: Task, path: Pa
 
 
 def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream) -> Method:
-    """-> the method, alike on every rank; if it has a frozen encoder, the stream gives its cached features from now on"""
+    """-> the method, alike on every rank; if it has a frozen encoder, the stream gives its features from now on"""
     set_seed(derive_seed(config.seed) % 2**32)
     learner = method_class(config.method.name)
     if is_sharded() and learner.trained and not learner.sharded:
@@ -188,9 +188,15 @@ def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream
     for network in method.networks():
         network.eval()  # but while `fit` trains it: a run may go on with an evaluation
     if method.encoder is not None:
-        stream.train_rows = with_features(accelerator, method.encoder, stream.train_rows, progress=config.progress)
-        stream.scored_rows = with_features(accelerator, method.encoder, stream.scored_rows, progress=config.progress)
+        splits = [stream.train_rows, stream.scored_rows]
+        stream.train_rows, stream.scored_rows = with_features(accelerator, method.encoder, splits, config.features, config.progress)
     return method
+
+
+def ways(method: Method, stream: TaskStream) -> dict[str, str]:
+    """-> how the features of each split came: from a table in the cache, or live"""
+    splits = {"train": stream.train_rows, "scored": stream.scored_rows} if method.encoder is not None else {}
+    return {name: "cache" if rows.encode is None else "live" for name, rows in splits.items()}
 
 
 def learn(

@@ -26,8 +26,7 @@ QUICK = {
     "gmm": ["method.memory=12", "method.max_new_tokens=12"],
     "ranpac": ["method.projection=100"],
     "wa": ["method.epochs=1", "method.lr=0.0003", "method.memory=20"],
-    "der_yan": ["method.epochs=1", "method.lr=0.0003", "method.memory=20", "method.backbone=resnet32"]
-    + ["method.balanced_epochs=1", "method.balanced_lr=0.001"],
+    "der_yan": [
         "method.epochs=1",
         "method.lr=0.0003",
         "method.memory=20",
