@@ -17,7 +17,7 @@ from bench.metrics import summarise
 from data.errors import InputError
 from methods.config import REFERENCES
 
-ROW = ["stream", "section", "method", "config_hash", "weights"]  # records that agree in these differ by seed alone
+ROW = ["stream", "method", "config_hash", "weights", "scoring", "precision", "code"]  # records that agree in these differ by seed alone
 
 
 def collect(folder: Path) -> Board:
@@ -38,7 +38,7 @@ def collect(folder: Path) -> Board:
             rows.append(_flat(name, record))
             board.raw[name] = record
     frame = pd.DataFrame(
-        rows, columns=["path", *ROW, "sha256", "dataset", "sizes", "seed", "digest", "finished", "dirty", *METRICS, *COSTS]
+        rows, columns=["path", *ROW, "kept", "sha256", "dataset", "sizes", "seed", "digest", "finished", "dirty", *METRICS, *COSTS]
     )
     frame = frame.astype(dict.fromkeys((*METRICS, *COSTS), float))
     frame = _refuse(board, frame, *_other_content(frame))
@@ -86,10 +86,13 @@ def _flat(path: str, record: dict[str, Any]) -> dict[str, Any]:
     return {
         "path": path,
         "stream": stream["key"],
-        "section": section(record),
         "method": record["method"],
         "config_hash": record["config_hash"],
         "weights": json.dumps(record["weights"], sort_keys=True),
+        "scoring": record.get("scoring", "not stated"),
+        "precision": precision(record),
+        "code": code(record),
+        "kept": ", ".join(f"{one['items']:,} {kind}" for kind, one in sorted(record["memory"]["by_kind"].items())),
         "sha256": stream["sha256"],
         "dataset": stream["dataset"],
         "sizes": tuple(stream["tasks"]),
@@ -107,16 +110,18 @@ def _flat(path: str, record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def section(record: dict[str, Any]) -> str:
-    """-> the part of the table: the reference runs, else the scoring rule and what was allowed to be kept from the past"""
-    if record["method"] in REFERENCES:
-        return "reference"
-    memory = record["memory"]
-    if memory["budget"] is not None:
-        kept = f"at most {memory['budget']} kept"
-    else:
-        kept = f"keeps {', '.join(sorted(memory['by_kind']))}" if memory["items"] else "keeps nothing"
-    return f"by {record.get('scoring', 'a rule not stated')}, {kept}"
+def precision(record: dict[str, Any]) -> str:
+    """-> that of training, as it acted, and that of frozen parts where they have another"""
+    options = record["config"].get("method") or {}
+    mixed = record["environment"].get("mixed_precision") or "no"
+    frozen = f"int{options['quantize']}" if options.get("quantize") else {"float16": "fp16", "bfloat16": "bf16"}.get(options.get("dtype"))
+    trained = "fp32" if mixed == "no" else str(mixed)
+    return f"{trained}, frozen {frozen}" if frozen not in (None, trained) else trained
+
+
+def code(record: dict[str, Any]) -> str:
+    """-> a short mark of the code that computed it, empty where the record does not say"""
+    return (record.get("code") or {}).get("digest", "")[:8]
 
 
 def _refuse(board: Board, frame: pd.DataFrame, mask: pd.Series, reason: str) -> pd.DataFrame:
@@ -147,20 +152,21 @@ def _notes(frame: pd.DataFrame) -> list[str]:
 
 
 def aggregate(board: Board) -> pd.DataFrame:
-    """-> one row a method and options, best first within a section: means, `…_std` (nan for one seed), n, seeds, paths"""
-    columns = [*METRICS, *COSTS]
+    """-> one row a method and options, best on average first: means, `…_std` (nan for one seed), n, seeds, paths"""
+    numbers = [*METRICS, *COSTS]
     groups = board.records.sort_values([*ROW, "seed"]).groupby(ROW, sort=True)
-    table = groups[columns].mean().join(groups[columns].std(ddof=1).add_suffix("_std"))
+    table = groups[numbers].mean().join(groups[numbers].std(ddof=1).add_suffix("_std"))
     table["n"] = groups.size()
     for name in ("seed", "path"):
         table[f"{name}s"] = groups[name].agg(list)
-    for name in ("dataset", "sizes"):
+    for name in ("dataset", "sizes", "kept"):
         table[name] = groups[name].first()
     table = table.reset_index()
+    table["time_s"] = table["train_s"] + table["evaluate_s"]
+    table["pretrained"] = [", ".join(json.loads(weights)) for weights in table["weights"]]
     table["role"] = table["method"].map(REFERENCES).fillna("")
     table["label"] = _labels(table, board.raw)
-    table["rank"] = table["section"] != "reference"
-    return table.sort_values(["stream", "rank", "section", METRICS[0]], ascending=[True, True, True, False], ignore_index=True)
+    return table.sort_values(["stream", METRICS[0], "label"], ascending=[True, False, True], ignore_index=True)
 
 
 def _labels(table: pd.DataFrame, raw: dict[str, dict[str, Any]]) -> list[str]:
@@ -178,7 +184,8 @@ def _labels(table: pd.DataFrame, raw: dict[str, dict[str, Any]]) -> list[str]:
 
 def _options(record: dict[str, Any]) -> dict[str, Any]:
     plain = {key: value for key, value in record["config"].items() if key not in UNHASHED}
-    return {".".join(key): str(value) for key, value in _leaves(plain)} | {"weights": str(record["weights"])}
+    acted = {"precision": precision(record), "code": code(record) or "not recorded", "weights": str(record["weights"])}
+    return {".".join(key): str(value) for key, value in _leaves(plain)} | acted
 
 
 def _leaves(value: Any, at: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:

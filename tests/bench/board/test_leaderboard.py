@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bench import record as records
-from bench.board.board import missing, published
-from bench.board.collect import aggregate, collect
+from bench.board.board import Only, missing, published
+from bench.board.collect import aggregate, collect, precision
 from bench.board.leaderboard import main
 from bench.board.tables import csv as as_csv
 from bench.board.tables import latex, markdown, show
@@ -33,22 +33,93 @@ def test_mean_and_standard_deviation_over_seeds(made, tmp_path):
 def test_one_seed_has_no_spread(made, tmp_path):
     made()
     board = collect(tmp_path)
-    assert "±" not in markdown(board, aggregate(board)).split("keeps")[-1].split("| icarl")[-1]
+    (line,) = [line for line in markdown(board, aggregate(board)).splitlines() if line.startswith("| icarl")]
+    assert "±" not in line
 
 
-def test_options_memory_and_scoring_rule_are_not_mixed(made, tmp_path):
+def test_options_code_and_precision_are_not_mixed_and_a_label_says_which_is_which(made, tmp_path):
     made()
     config = make_record()["config"]
     made(config_hash="ba9876543210", config=config | {"method": {"name": "icarl", "lr": 0.2}})
-    made(method="gmm", scoring="nearest name")
-    made(method="lwf", memory={"items": 0, "bytes": 0, "budget": None, "by_kind": {}, "per_task": []})
-    table = aggregate(collect(tmp_path))
-    assert set(table["label"]) == {"icarl (lr=0.1)", "icarl (lr=0.2)", "gmm", "lwf"}
-    assert set(table["section"]) == {
-        "by argmax, at most 100 kept",
-        "by nearest name, at most 100 kept",
-        "by argmax, keeps nothing",
+    for seed, digest in ((0, "a" * 64), (1, "a" * 64), (0, "b" * 64)):
+        made(method="lwf", seed=seed, code={"digest": digest, "files": {}, "versions": {}})
+    made(method="ncm")
+    made(method="ncm", seed=1, environment=make_record()["environment"] | {"mixed_precision": "bf16"})
+    table = aggregate(collect(tmp_path)).set_index("label")
+    assert set(table.index) == {
+        *("icarl (lr=0.1)", "icarl (lr=0.2)"),
+        *("lwf (code=aaaaaaaa)", "lwf (code=bbbbbbbb)"),
+        *("ncm (precision=fp32)", "ncm (precision=bf16)"),
     }
+    assert dict(table["n"]) == dict.fromkeys(table.index, 1) | {"lwf (code=aaaaaaaa)": 2}
+
+
+def test_frozen_parts_of_another_precision_are_named():
+    record = make_record("gmm")
+    for options, said in (({}, "fp32"), ({"dtype": "bfloat16"}, "fp32, frozen bf16"), ({"quantize": 8}, "fp32, frozen int8")):
+        record["config"]["method"] = {"name": "gmm", **options}
+        assert precision(record) == said
+
+
+def test_one_ranking_best_average_first_with_references_in_it(made, tmp_path):
+    """What a comparison depends on stands in columns: rows that differ in it are neighbours all the same."""
+    for method in ("icarl", "finetune", "ncm"):
+        made(method=method)
+    made(method="gmm", scoring="nearest name", weights={"clip": "1"}, memory=make_record()["memory"] | {"bytes": 64000})
+    board = collect(tmp_path)
+    table = aggregate(board)
+    averages = [make_record(method)["metrics"]["average_incremental_accuracy"] for method in table["method"]]
+    assert averages == sorted(averages, reverse=True) and len(averages) == 4
+    assert set(table["label"][table["role"] != ""]) == {"finetune", "ncm"}
+    (head,) = [line for line in markdown(board, table).splitlines() if line.startswith("| method")]
+    assert all(name in head for name in ("rule", "bytes kept", "weights", "trained / all", "seeds", "precision", "time"))
+    assert "BWT" not in head and "invalid" not in head  # asked for; nothing to say here
+    assert "| BWT | plasticity |" in markdown(board, table, more=True)
+    (line,) = [line for line in markdown(board, table).splitlines() if line.startswith("| gmm")]
+    assert "| nearest name | 64.0 kB | clip | 500 / 1 k | fp32 | 2.0 s + 0.5 s |" in line
+    assert missing(table) == ["missing: ceiling: all data at once; run method=joint on this stream"]
+    assert "run method=joint" in markdown(board, table)
+    made(method="joint")
+    assert missing(aggregate(collect(tmp_path))) == []
+
+
+@pytest.mark.parametrize(
+    ("only", "left"),
+    [
+        (Only(), {"icarl", "lwf", "gmm", "ncm"}),
+        (Only(rule="argmax"), {"icarl", "lwf", "ncm"}),
+        (Only(bytes=6400), {"icarl", "gmm", "ncm"}),
+        (Only(bytes=6399), {"gmm"}),
+        (Only(scratch=True), {"icarl", "lwf"}),
+        (Only("argmax", 6400, True), {"icarl"}),
+    ],
+    ids=str,
+)
+def test_filters_leave_what_can_be_compared_and_every_output_says_so(made, tmp_path, only, left, capsys):
+    memory = make_record()["memory"]
+    made()
+    made(method="lwf", memory=memory | {"bytes": 6401})
+    made(method="gmm", scoring="nearest name", weights={"clip": "1"}, memory=memory | {"bytes": 0})
+    made(method="ncm", weights={"vit": "2"})
+    board = collect(tmp_path)
+    table = aggregate(board)
+    assert set(only.of(table)["method"]) == left
+    show(board, table, only)
+    printed, text = capsys.readouterr().out, markdown(board, table, only)
+    for said in (printed, text):
+        assert {name for name in ("icarl", "lwf", "gmm") if f"| {name} " in said.replace("│", "|")} == left - {"ncm"}
+        assert ("the others are left out" in said) == (only != Only()) and "run method=ncm" not in said
+    assert {row["method"] for row in csv.DictReader(io.StringIO(as_csv(table, only)))} == left
+    assert ("left out" in latex(table, only)) == (only != Only())
+
+
+def test_filters_are_options_and_an_unknown_rule_is_a_sentence(made, tmp_path, capsys):
+    made()
+    made(method="lwf", weights={"vit": "2"})
+    assert main([str(tmp_path), "--scratch", "--bytes", "9999", "--rule", "argmax"]) == 0
+    assert "lwf" not in capsys.readouterr().out and "lwf" in (tmp_path / "leaderboard.html").read_text()
+    assert main([str(tmp_path), "--rule", "argmx"]) == 2
+    assert "unknown rule 'argmx': did you mean 'argmax'?" in capsys.readouterr().err
 
 
 def test_a_record_that_does_not_state_its_scoring_rule_stands_apart(made, tmp_path):
@@ -56,20 +127,7 @@ def test_a_record_that_does_not_state_its_scoring_rule_stands_apart(made, tmp_pa
     older = make_record(seed=1)
     del older["scoring"]
     records.write(older, tmp_path / "older.json")
-    assert set(aggregate(collect(tmp_path))["section"]) == {"by argmax, at most 100 kept", "by a rule not stated, at most 100 kept"}
-
-
-def test_references_stand_first_and_are_asked_for(made, tmp_path):
-    made()
-    made(method="finetune")
-    made(method="ncm")
-    board = collect(tmp_path)
-    table = aggregate(board)
-    assert list(table["section"][:2]) == ["reference", "reference"]
-    assert missing(table) == ["missing: ceiling: all data at once; run method=joint on this stream"]
-    assert "run method=joint" in markdown(board, table)
-    made(method="joint")
-    assert missing(aggregate(collect(tmp_path))) == []
+    assert sorted(aggregate(collect(tmp_path))["scoring"]) == ["argmax", "not stated"]
 
 
 def test_a_limited_and_an_unfinished_run_are_refused(made, tmp_path):
@@ -161,6 +219,16 @@ def test_quoted_figures_are_marked_and_only_for_their_protocol(made, tmp_path):
     )
     table.at[0, "sizes"] = (50, 10, 10, 10, 10, 10)
     assert published(table).empty
+
+
+def test_a_figure_in_another_measure_stands_with_its_source_never_under_ours(made, tmp_path, monkeypatch):
+    made(stream="cifar100-b0-inc10-o1993-v1", tasks=10, size=10)
+    board = collect(tmp_path)
+    table = aggregate(board)
+    quoted = published(table).head(1).assign(average_incremental_accuracy=np.nan, last_accuracy=np.nan, last_macro_accuracy=77.7)
+    monkeypatch.setattr("bench.board.tables.published", lambda rows: quoted)
+    (line,) = [line for line in markdown(board, table, paper=True).splitlines() if "quoted" in line]
+    assert line.count("77.7") == 1 and "last macro accuracy 77.7\\]" in line and line.split(" | ")[1:5] == ["–"] * 4
 
 
 def test_main_writes_every_output(made, tmp_path, capsys):

@@ -110,9 +110,10 @@ def browser():
 
 @pytest.fixture
 def opened(browser, made, tmp_path):
+    told = {"icarl": {"weights": {"vit": "1"}}, "lwf": {"memory": make_record()["memory"] | {"bytes": 6401}}}
     for seed in (0, 1, 2):
         for method in ("icarl", "lwf", "finetune", NASTY):
-            made(method=method, seed=seed)
+            made(method=method, seed=seed, **told.get(method, {}))
     path = made(method="gmm", scoring="nearest name", counts=make_record("gmm")["counts"] | {"invalid": [0, 1, 2]})
     write_predictions(path, json.loads(path.read_text()))
     made(stream="made-b0-inc2-natural-v2", tasks=5)
@@ -129,18 +130,66 @@ def names(browser) -> list[str]:
     return [cell.text.splitlines()[0] for cell in browser.find_elements("css selector", "#board tbody th[scope=row]")]
 
 
+def column(at: int) -> str:
+    """-> the cells of a column of numbers, the method's name being number 0"""
+    return f"#board tbody td:nth-of-type({at})"
+
+
 def test_it_sorts_by_click_and_by_keyboard(opened):
     from selenium.webdriver.common.keys import Keys
 
     assert len(names(opened)) == 5
+    average, last = ([float(cell.text.split()[0]) for cell in opened.find_elements("css selector", column(at))] for at in (2, 3))
+    assert average == sorted(average, reverse=True) and last != sorted(last, reverse=True)
     opened.find_elements("css selector", "#board thead button")[3].click()  # last accuracy
-    cells = "#board tbody:nth-of-type(2) tr:not(.section) td:nth-of-type(3)"
+    cells = column(3)
     down = [cell.text for cell in opened.find_elements("css selector", cells)]
-    assert len(down) == 3 and down == sorted(down, key=lambda text: -float(text.split()[0]))
+    assert len(down) == 5 and down == sorted(down, key=lambda text: -float(text.split()[0]))
     opened.switch_to.active_element.send_keys(Keys.ENTER)  # the focus stays on the head that was used
     up = [cell.text for cell in opened.find_elements("css selector", cells)]
     assert up == down[::-1]
     assert opened.find_elements("css selector", "#board thead th")[3].get_attribute("aria-sort") == "ascending"
+
+
+def test_it_leaves_what_can_be_compared(opened):
+    def choose(name: str, value: str) -> None:
+        opened.execute_script(
+            "const [name, value] = arguments, box = document.getElementById(name); "
+            "if (box.type === 'checkbox') box.checked = value; else box.value = value; box.dispatchEvent(new Event('input'))",
+            name,
+            value,
+        )
+
+    every = set(names(opened))
+    assert [option.text for option in opened.find_elements("css selector", "#rule option")] == ["any rule", "argmax", "nearest name"]
+    choose("rule", "nearest name")
+    assert names(opened) == ["gmm"]
+    choose("rule", "")
+    choose("bytes", "6399")
+    assert names(opened) == []
+    choose("bytes", "6400")
+    assert set(names(opened)) == every - {"lwf"}
+    choose("bytes", "")
+    choose("scratch", True)
+    assert set(names(opened)) == every - {"icarl"}
+    assert "BWT" not in opened.find_element("css selector", "#board thead").text
+    choose("more", True)
+    assert "BWT" in opened.find_element("css selector", "#board thead").text
+
+
+def test_it_fits_a_screen_and_no_name_in_a_chart_covers_a_dot_or_another_name(opened):
+    wide = opened.execute_script("const box = document.querySelector('.scroll'); return [box.scrollWidth, box.clientWidth]")
+    assert wide[0] <= wide[1]
+    boxes = """
+        return [...document.querySelectorAll('#charts figure:not(:first-child)')].map(figure =>
+            ['circle', 'text.name'].map(kind => [...figure.querySelectorAll(kind)].map(node => {
+                const box = node.getBBox(); return [box.x, box.y, box.x + box.width, box.y + box.height]; })))
+    """
+    for dots, texts in opened.execute_script(boxes):
+        assert len(dots) == 5 and len(texts) >= 3
+        for number, (left, top, right, bottom) in enumerate(texts):
+            for other in [*dots, *texts[:number]]:
+                assert right <= other[0] or other[2] <= left or bottom <= other[1] + 2 or other[3] <= top + 2, (texts, other)
 
 
 def test_it_filters_changes_stream_and_shows_what_was_refused(opened):
