@@ -13,7 +13,7 @@ USAGE = """usage: cilbench COMMAND ...
   run [key=value ...]           run one method over one stream (accelerate launch bench/run.py does it on several processes)
   sweep [key=value ...]         run a grid of methods, streams and seeds; what has a complete record is skipped
   ls methods|streams|vlms|experiments
-  leaderboard [DIR]             tables and a page from the records in DIR (results/); --scratch, --bytes N and --rule R compare like with like
+  leaderboard [DIR]             tables and a page from the records in DIR (results/); --scratch, --bytes N, --rule R filter them
   report [DIR]                  a wandb Report from the records in DIR and the runs logged with tracker=wandb
   compare A B                   do two sets of records differ beyond seed noise? exit code 1 if so
   show RECORD [--plots]         one run as a table; with --plots its curve and matrix as PNG beside it
