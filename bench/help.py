@@ -23,7 +23,8 @@ def comments(options: type) -> dict[str, str]:
 def help_text(config: DictConfig) -> str:
     """-> every option of the chosen method and stream with its value and its comment"""
     lines = [
-        "usage: accelerate launch bench/run.py [key=value ...] [--cfg job] [--config-dir DIR] [--help]",
+        "usage: python bench/run.py [key=value ...] [--cfg job] [--config-dir DIR] [--help]",
+        "       accelerate launch bench/run.py [key=value ...]    on several processes",
         "",
         f"method=      {' | '.join(METHODS)}",
         f"stream=      {' | '.join(stream_names())}",

@@ -1,4 +1,6 @@
-"""Run one method over one stream:  accelerate launch bench/run.py method=gmm stream=digits seed=0
+"""Run one method over one stream:  python bench/run.py method=gmm stream=digits seed=0
+
+On several processes:  accelerate launch bench/run.py method=gmm …
 
 Options are key=value (Hydra's grammar); --help lists them, --cfg job prints the resolved configuration.
 """
