@@ -12,7 +12,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from data.errors import InputError
 from methods.config import Prompting
-from methods.networks.backbones import prepare
 from methods.networks.classifier import Classifier
 
 
@@ -79,7 +78,7 @@ class Prompted(Classifier):
 
     def forward(self, images: Tensor, with_match: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """uint8 or float [B, 3, H', W'] -> logits [B, C], and how near the chosen keys are [B] if asked"""
-        pixels = prepare(self.backbone, images, self.image_size)
+        pixels = self.pixels(images)
         query = self.query(pixels)
         if self.pool is None:
             return (self.head(query), query.new_zeros(len(query))) if with_match else self.head(query)
