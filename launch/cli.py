@@ -77,7 +77,9 @@ def _list(arguments: list[str]) -> int:
         raise InputError(f"ls takes one of {', '.join(kinds)}")
     if arguments[0] not in kinds:
         raise unknown("kind", arguments[0], kinds)
-    print(*listed(arguments[0]), sep="\n")
+    from methods.papers import line
+
+    print(*(map(line, listed("methods")) if arguments[0] == "methods" else listed(arguments[0])), sep="\n")
     return 0
 
 

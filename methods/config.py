@@ -7,6 +7,8 @@ from methods.options.classifiers import WA, DERYan, Finetune, ICaRL, Joint, LwF,
 from methods.options.frozen import NCM, SLDA, RanPAC, SimpleCIL, ZeroShot
 from methods.options.gmm import GMM, Generative
 from methods.options.mae_cil import MAECIL
+from methods.options.prompts import L2P, CODAPrompt, DualPrompt
+from methods.options.prompts import Prompting as Prompting
 from methods.options.training import Backboned as Backboned
 from methods.options.training import Remembering as Remembering
 from methods.options.training import Training as Training
@@ -26,6 +28,9 @@ METHODS = {
     "icarl": "methods.icarl:ICaRL",
     "wa": "methods.wa:WA",
     "der_yan": "methods.der_yan:DERYan",
+    "coda_prompt": "methods.prompts.coda_prompt:CODAPrompt",
+    "dualprompt": "methods.prompts.dualprompt:DualPrompt",
+    "l2p": "methods.prompts.l2p:L2P",
     "mae_cil": "methods.mae_cil.method:MAECIL",
     "gmm": "methods.gmm.method:GMM",
 }
@@ -43,6 +48,9 @@ CONFIGS: dict[str, type] = {
     "icarl": ICaRL,
     "wa": WA,
     "der_yan": DERYan,
+    "coda_prompt": CODAPrompt,
+    "dualprompt": DualPrompt,
+    "l2p": L2P,
     "mae_cil": MAECIL,
     "gmm": GMM,
 }

@@ -16,7 +16,7 @@ from data.errors import InputError
 from data.stream import Task
 from methods import config
 from methods.base import Method, Prediction, Stored
-from methods.learning.moments import every_core, moments
+from methods.learning.moments import every_core, gram
 from methods.learning.training import current, embed
 from methods.ncm import grown
 from methods.networks.backbones import frozen_encoder
@@ -36,6 +36,7 @@ class RanPAC(Method):
         self.draw(int(torch.randint(2**62, ())))
         empty = torch.empty(0, 0, dtype=torch.float64, device=accelerator.device)
         self.second, self.sums, self.weight = empty, empty, empty  # G [M, M], Q^T [C, M], W_o [M, C]
+        self.ridge = config.ridge  # lambda, as last chosen
 
     def draw(self, seed: int) -> None:
         """The random projection R, standard normal, is a number that it follows from."""
@@ -53,28 +54,27 @@ class RanPAC(Method):
 
     @every_core()
     def learn(self, task: Task) -> None:
+        """The rows are shuffled: in the order of a data set the last fifth would be a class that the others do not show."""
         (features,) = embed(self.accelerator, lambda batch: (batch.inputs[:, 0].float(),), task.train, self.config.batch_size)
-        classes, labels = max(task.classes.stop, len(self.sums)), task.train.labels
-        second, sums = moments(features, labels, classes, self.expand, self.accelerator.device)
-        self.second = second.add_(self.second) if len(self.second) else second
-        self.sums = grown(self.sums, *sums.shape) + sums
-        self.weight = ridge_weights(self.second, self.sums.T, self.config.ridge or self.choose(features, labels - task.classes.start))
+        order = torch.randperm(len(features), generator=current().generator(-3))
+        hidden = self.expand(features[order].to(self.accelerator.device).double())
+        targets = one_hot(task.train.labels[order], max(task.classes.stop, len(self.sums))).to(hidden)
+        self.second = gram(hidden) if not len(self.second) else self.second + gram(hidden)
+        self.sums = grown(self.sums, targets.shape[1], hidden.shape[1]) + targets.T @ hidden
+        self.ridge = self.config.ridge or self.choose(hidden, targets[:, task.classes.start :])
+        self.weight = ridge_weights(self.second, self.sums.T, self.ridge)
 
-    def choose(self, features: Tensor, labels: Tensor) -> float:
-        """-> the lambda of least squared error on a fifth of the task's rows, in the regression on the others
+    def choose(self, hidden: Tensor, targets: Tensor) -> float:
+        """-> the lambda of least squared error on the last fifth of the task's rows, in the regression on those before. [N, M], [N, c]
 
-        The rows are shuffled: in the order of a data set the last fifth would be a class that the others do not show.
+        As in the release, on this task's rows alone, and among powers of ten; those that vanish beside G in float64 are left out.
         """
-        if len(labels) < 2:
-            raise InputError("one image is too few to choose method.ridge on: set it")
-        order = torch.randperm(len(labels), generator=current().generator(-3))
-        fit, held = order[: max(1, int(0.8 * len(order)))], order[max(1, int(0.8 * len(order))) :]
-        targets = one_hot(labels).double().to(self.accelerator.device)
-        smallest = torch.finfo(torch.float64).eps * self.second.diagonal().sum().item()  # beside G, less than that is nothing
+        fit = int(0.8 * len(hidden))
+        if fit == 0:
+            raise InputError("a task of one image is too small to choose method.ridge on: set it")
+        smallest = torch.finfo(torch.float64).eps * self.second.diagonal().sum().item()
         ridges = [ridge for ridge in RIDGES if ridge >= smallest] or [smallest]
-        hidden = [self.expand(features[rows].to(self.accelerator.device).double()) for rows in (fit, held)]
-        errors = ridge_errors(hidden[0], targets[fit], hidden[1], targets[held], ridges)
-        return ridges[int(errors.argmin())]
+        return ridges[int(ridge_errors(hidden[:fit], targets[:fit], hidden[fit:], targets[fit:], ridges).argmin())]
 
     @every_core()
     def predict(self, inputs: Tensor) -> Prediction:
@@ -86,10 +86,11 @@ class RanPAC(Method):
         return [Stored(kind, len(values), values.numel() * values.element_size()) for kind, values in kept.items()]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seed": self.seed, **{name: getattr(self, name) for name in ("second", "sums", "weight")}}
+        return {"seed": self.seed, "ridge": self.ridge, **{name: getattr(self, name) for name in ("second", "sums", "weight")}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.draw(state["seed"])
+        self.ridge = state["ridge"]
         for name in ("second", "sums", "weight"):
             setattr(self, name, state[name].to(self.accelerator.device))
 
@@ -107,13 +108,16 @@ def ridge_weights(second: Tensor, targets: Tensor, ridge: float) -> Tensor:
 def ridge_errors(fit: Tensor, targets: Tensor, held: Tensor, wanted: Tensor, ridges: list[float]) -> Tensor:
     """-> mean squared error [len(ridges)] of regressions from `fit` [n, M] to `targets` [n, C] on rows `held` [m, M], `wanted` [m, C]
 
-    All from one decomposition, of whichever of H^T H and H H^T is smaller: (H^T H + l I)^-1 H^T = H^T (H H^T + l I)^-1. Directions whose
-    eigenvalue is rounding are left out, which is the limit of a small lambda.
+    With whichever of H^T H and H H^T is smaller: (H^T H + l I)^-1 H^T = H^T (H H^T + l I)^-1. Infinite for a lambda lost by rounding.
     """
     dual = len(fit) < fit.shape[1]
-    values, vectors = torch.linalg.eigh(fit @ fit.T if dual else fit.T @ fit)
-    seen = values > torch.finfo(values.dtype).eps * len(values) * values[-1]
-    values, vectors = values[seen], vectors[:, seen]
-    left = (held @ fit.T if dual else held) @ vectors
-    right = vectors.T @ (targets if dual else fit.T @ targets)
-    return torch.stack([((left / (values + ridge)) @ right - wanted).square().mean() for ridge in ridges])
+    products, right = gram(fit.T if dual else fit), targets if dual else fit.T @ targets
+    left = held @ fit.T if dual else held
+    errors = []
+    for ridge in ridges:
+        shifted = products.clone()
+        shifted.diagonal().add_(ridge)
+        factor, failed = torch.linalg.cholesky_ex(shifted)
+        error = (left @ torch.cholesky_solve(right, factor) - wanted).square().mean()
+        errors.append(torch.inf if failed else error.item())
+    return torch.tensor(errors, dtype=torch.float64)

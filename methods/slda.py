@@ -40,7 +40,7 @@ class SLDA(Method):
     def learn(self, task: Task) -> None:
         (features,) = embed(self.accelerator, lambda batch: (batch.inputs[:, 0].float(),), task.train, self.config.batch_size)
         classes, labels = max(task.classes.stop, len(self.counts)), task.train.labels
-        second, sums = moments(features, labels, classes, lambda rows: rows, self.accelerator.device)
+        second, sums = moments(features, labels, classes, self.accelerator.device)
         self.second = grown(self.second, *second.shape) + second
         self.sums = grown(self.sums, *sums.shape) + sums
         self.counts = grown(self.counts, classes) + torch.bincount(labels, minlength=classes).to(self.counts)

@@ -1,11 +1,11 @@
 """Sums over rows that closed-form methods keep, in float64 and the same to the last bit on any number of processes.
 
-Shapes: N rows, D features, M features after `expand`, C classes.
+Shapes: N rows, M or D features, C classes.
 """
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -29,15 +29,23 @@ def every_core() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def moments(rows: Tensor, labels: Tensor, classes: int, expand: Callable[[Tensor], Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    """-> on `device`, in float64: the sum of h h^T over all rows [M, M], and that of h over the rows of each class [C, M]
+def gram(rows: Tensor, tile: int = 1024) -> Tensor:
+    """[N, M] -> the sum of h h^T [M, M]; it is symmetric, so that half of the products is enough"""
+    found = rows.new_empty(rows.shape[1], rows.shape[1])
+    for start in range(0, len(found), tile):
+        end = start + tile
+        found[start:end, start:] = rows[:, start:end].T @ rows[:, start:]
+        found[end:, start:end] = found[start:end, end:].T
+    return found
 
-    rows: [N, D]; labels: int64 [N]; expand: float64 [n, D] -> h [n, M]. Errors: RuntimeError without rows.
+
+def moments(rows: Tensor, labels: Tensor, classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """-> on `device`, in float64: the sum of f f^T over all rows [D, D], and that of f over the rows of each class [C, D]
+
+    rows: [N, D]; labels: int64 [N].
     """
-    second = sums = None
+    second = sums = 0
     for part, owners in zip(rows.split(BLOCK), labels.split(BLOCK), strict=True):
-        h = expand(part.to(device).double())
-        mine = one_hot(owners.to(device), classes).double()
-        second = h.T @ h if second is None else second.addmm_(h.T, h)
-        sums = mine.T @ h if sums is None else sums.addmm_(mine.T, h)
+        features, mine = part.to(device).double(), one_hot(owners.to(device), classes).double()
+        second, sums = second + gram(features), sums + mine.T @ features
     return second, sums

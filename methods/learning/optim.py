@@ -31,5 +31,7 @@ def learning_rate(options: Training, step: int, steps: int, steps_an_epoch: int)
         return options.lr
     if options.schedule == "cosine":
         return options.min_lr + (options.lr - options.min_lr) * 0.5 * (1 + math.cos(math.pi * step / steps))
-    one_of("method.schedule", options.schedule, ("constant", "cosine", "multistep"))
+    one_of("method.schedule", options.schedule, ("constant", "cosine", "quarter", "multistep"))
+    if options.schedule == "quarter":  # CODA-Prompt's release: by epochs, 0.495 of pi at the last one
+        return options.lr * math.cos(0.495 * math.pi * (step // steps_an_epoch) / max(1, options.epochs - 1))
     return options.lr * options.factor ** sum(step // steps_an_epoch >= epoch for epoch in options.milestones)

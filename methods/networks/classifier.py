@@ -82,9 +82,13 @@ class Classifier(nn.Module):
         head = make(self.backbone.features, classes).to(next(self.backbone.parameters()).device)
         self.head = widened(self.head, head)
 
+    def pixels(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H', W'] -> what the backbone takes, float [B, 3, H, W]"""
+        return prepare(self.backbone, images, self.image_size)
+
     def maps(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H', W'] -> [B, K, H, W], the output of the last block"""
-        return self.backbone.maps(prepare(self.backbone, images, self.image_size))
+        return self.backbone.maps(self.pixels(images))
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H', W'] -> [B, D]"""

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from data.errors import InputError
 from methods.config import Backboned
-from methods.networks.backbones import prepare
 from methods.networks.classifier import Classifier
 
 
@@ -61,7 +60,7 @@ class Expanding(Classifier):
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H', W'] -> [B, T D], the newest backbone's last"""
-        pixels = prepare(self.backbone, images, self.image_size)
+        pixels = self.pixels(images)
         with torch.no_grad():
             past = [backbone.pool(backbone.maps(pixels)) for backbone in self.past]
         return torch.cat([*past, self.backbone.pool(self.backbone.maps(pixels))], 1)

@@ -16,7 +16,7 @@ class Training:
     nesterov: bool = False  # of sgd
     weight_decay: float = 1e-4  # of the optimizer: L2 in sgd, decoupled in adamw
     decay: str = "all"  # which parameters decay: all | matrices (those of two or more dimensions)
-    schedule: str = "cosine"  # constant | cosine (to min_lr) | multistep
+    schedule: str = "cosine"  # constant | cosine (to min_lr) | quarter (of a cosine, by epochs) | multistep
     min_lr: float = 0.0  # where cosine ends
     milestones: list[int] = field(default_factory=list)  # epochs at which multistep multiplies by factor
     factor: float = 0.2  # of multistep

@@ -80,9 +80,26 @@ def test_every_preset_resolves(name, capsys):
     assert main([f"experiment={name}", "--cfg", "job"]) == 0
     config = OmegaConf.create(capsys.readouterr().out)
     assert config.stream.source.replace("_", "") in name.replace("_", "") and config.method.name.split("_")[0] in name
-    assert all(0 < epoch < config.method.epochs for epoch in config.method.milestones)
+    assert all(0 < epoch < config.method.epochs for epoch in config.method.get("milestones", []))
     assert main(["--help"]) == 0 and name in capsys.readouterr().out
-    assert resolve([f"experiment={name}", "method.epochs=3"]).method.epochs == 3
+    if "epochs" in config.method:
+        assert resolve([f"experiment={name}", "method.epochs=3"]).method.epochs == 3
+    else:
+        assert not method_class(config.method.name).trained
+
+
+PEERS = ("wa", "der_yan", "zero_shot", "simplecil", "slda", "ranpac", "coda_prompt", "dualprompt", "l2p")
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if name.endswith(PEERS)])
+def test_settings_of_the_pretrained_family(name):
+    """Each says its source, what is unknown and the GPU-hours, and names a network by its full tag."""
+    said, method = (ROOT / "bench" / "presets" / "experiment" / f"{name}.yaml").read_text(), resolve([f"experiment={name}"]).method
+    assert all(word in said for word in ("arXiv", "GPU-hours", "Formula")) or "CVPR" in said
+    assert "UNKNOWN" in said or "Published" in said
+    network = method.get("encoder") or method.get("backbone")
+    if network.startswith("timm:"):
+        assert "." in network and method.input_range in ("unit", "published")
 
 
 def test_settings_of_icarl():
