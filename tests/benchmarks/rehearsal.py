@@ -7,7 +7,6 @@
 Seconds are of the processor, and told apart: of the method itself (its passes, steps and answers) and of the harness around it.
 """
 
-import json
 import resource
 import sys
 import tempfile
@@ -184,21 +183,16 @@ def source_rows(share: float, task: int) -> int:
 
 def main() -> None:
     name, share = sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
-    start = time.process_time()
     record, lines = rehearse(name, share, *sys.argv[3:])
-    print(
-        f"{name}: {sum(line['trained'] for line in lines):,} training rows, {record['seconds']:.0f} s in all, last accuracy {record['metrics']['last_accuracy']:.1%}"
-    )
+    print(f"{name}: {sum(line['trained'] for line in lines):,} training rows, last accuracy {record['metrics']['last_accuracy']:.1%}")
     heads = ("task", "trained", "learn_s", "learn_own_s", "scored", "evaluate_s", "evaluate_own_s", "MiB")
     print("  ".join(f"{head:>14}" for head in heads))
     for line in lines:
         print("  ".join(f"{line[head]:>14,.1f}" if isinstance(line[head], float) else f"{line[head]:>14,}" for head in heads))
     total, own = (sum(line[f"learn_{part}"] + line[f"evaluate_{part}"] for line in lines) for part in ("s", "own_s"))
-    rows = sum(line["trained"] + line["scored"] for line in lines)
-    print(
-        f"harness: {total - own:.1f} s of {total:.1f}, {(total - own) / own:.1%} of the method's own, {1e6 * (total - own) / rows:.1f} us a row"
-    )
-    print(json.dumps({"peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "cpu_s": time.process_time() - start}))
+    each = 1e6 * (total - own) / sum(line["trained"] + line["scored"] for line in lines)
+    print(f"harness: {total - own:.1f} s of {total:.1f}, {(total - own) / own:.1%} of the method's own, {each:.1f} us a row")
+    print(f"{record['seconds']:.0f} s in all, at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
 
 
 if __name__ == "__main__":
