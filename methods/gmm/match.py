@@ -108,10 +108,12 @@ def exact(words: list[str], names: list[str]) -> Tensor:
 
     Case, punctuation and a leading article make no difference.
     """
-    plain = [normalised(spoken(name)) for name in names]
+    places: dict[str, list[int]] = {}
+    for at, name in enumerate(names):
+        places.setdefault(normalised(spoken(name)), []).append(at)
     scores = torch.full((len(words), len(names)), -torch.inf)
     for row, word in enumerate(words):
-        scores[row, [at for at, name in enumerate(plain) if name == normalised(word)]] = 0.0
+        scores[row, places.get(normalised(word), [])] = 0.0
     return scores
 
 

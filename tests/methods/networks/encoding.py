@@ -3,6 +3,7 @@
 import threading
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -67,9 +68,14 @@ def in_threads(world: int, work) -> tuple[list, Talk]:
     """work(accelerator) in W threads -> what each returned, and what was said"""
     talk, found, failed, alone = Talk(world), [None] * world, [], threading.Lock()
 
-    def one_at_a_time(path) -> bool:  # the locks that are held are known by process, and these are one
-        with alone:
-            return use(path)
+    def one_at_a_time(function):
+        """What processes do each for itself, and threads of one process cannot at the same time"""
+
+        def called(*given, **more):
+            with alone:
+                return function(*given, **more)
+
+        return called
 
     def one(rank: int) -> None:
         try:
@@ -79,7 +85,8 @@ def in_threads(world: int, work) -> tuple[list, Talk]:
             talk.barrier.abort()
 
     threads = [threading.Thread(target=one, args=(rank,)) for rank in range(world)]
-    with mock.patch.object(feature_table, "use", one_at_a_time):
+    # The locks that are held are known by process; numpy reads the heads of files by `ast`, which Python 3.11 has no threads for.
+    with mock.patch.object(feature_table, "use", one_at_a_time(use)), mock.patch.object(np, "load", one_at_a_time(np.load)):
         for thread in threads:
             thread.start()
         for thread in threads:
