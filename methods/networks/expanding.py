@@ -61,7 +61,7 @@ class Expanding(Classifier):
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H', W'] -> [B, T D], the newest backbone's last"""
-        pixels = prepare(self.backbone, images, self.image_size)
+        pixels = prepare(self.fed, images, self.image_size)
         with torch.no_grad():
             past = [backbone.pool(backbone.maps(pixels)) for backbone in self.past]
         return torch.cat([*past, self.backbone.pool(self.backbone.maps(pixels))], 1)
