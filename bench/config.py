@@ -24,7 +24,7 @@ from data.config import STREAMS, StreamConfig
 from data.config import UNHASHED as STREAM_UNHASHED
 from data.errors import InputError, one_of, unknown
 from data.sources import SOURCES
-from methods.config import CONFIGS, LATER, METHODS
+from methods.config import CONFIGS, ENCODER_SIZES, LATER, METHODS
 
 
 @dataclass
@@ -91,7 +91,16 @@ def resolve(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     _check_keys(parsed, _compose(choices + search))
     config = _compose(overrides + search)
     one_of("resume", config.resume, ("auto", "never"))
+    settle_encoder(config)
     return config
+
+
+def settle_encoder(config: DictConfig) -> None:
+    """Put the pixels that the packaged encoder gets of this stream's images in the place of null, where they are not the published ones."""
+    method = config.method
+    packaged = method.get("encoder") == "packaged" and method.get("vlm", "packaged") in ("packaged", "composed")
+    if packaged and "encoder_size" in method and method.encoder_size is None:
+        method.encoder_size = ENCODER_SIZES.get(config.stream.source)
 
 
 def _compose(overrides: list[str]) -> DictConfig:

@@ -38,6 +38,11 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "time": (dict, "train_s, evaluate_s, total_s, per_task [T] of {train_s, evaluate_s}; seconds"),
     "peak_memory_bytes": (int, "most memory of the main process: on the accelerator where there is one, else resident"),
     "weights": (dict, "sha256 of every pretrained file, by name"),
+    "models": (
+        dict,
+        "each published model by its part (encoder, backbone, decoder, text encoder): library, tag, size, crop, rule, interpolation, mean, "
+        "std, range and activation as it was fed, differs (where deliberately not as published), the text around the image, sha256 by file",
+    ),
     "environment": (
         dict,
         "git, dirty, python, packages, device, world_size, distributed_type, mixed_precision, "
@@ -50,7 +55,7 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "finished": (str, "UTC, ISO 8601"),
     "digest": (str, "sha256 of the record without this key"),
 }
-LATER = ("scoring",)  # fields that this schema gained after its first records, which go on being read
+LATER = ("scoring", "models")  # fields that this schema gained after its first records, which go on being read
 # What may differ between two runs of one configuration and seed; everything else must agree.
 VOLATILE = ("time", "peak_memory_bytes", "environment", "started", "finished", "digest")
 PACKAGES = ("torch", "torchvision", "transformers", "accelerate", "deepspeed", "timm", "open_clip_torch", "peft", "numpy", "safetensors")

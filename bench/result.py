@@ -46,6 +46,7 @@ def result(config: DictConfig, stream: TaskStream, method: Method, plain: dict[s
         "memory": _memory(method.stored(), [one["bytes"] for one in tasks]),
         "parameters": method.parameters(),
         "weights": method.weights(),
+        "models": method.models(),
         "limited": stream.limited,
         "complete": True,
     }

@@ -67,6 +67,13 @@ class Method(ABC):
         """
         return
 
+    def check_names(self, names: tuple[str, ...]) -> None:
+        """Called before the first task with the names of all classes of the stream, and kept by none.
+
+        Errors: InputError for names that the method's models cannot read, or cannot tell apart.
+        """
+        return
+
     def shape(self, names: tuple[str, ...]) -> tuple[Any, tuple[int, int], int] | None:
         """-> of a generative method, for a plan: its model, L and D of an image's features, tokens of the longest answer to these names"""
         return None
@@ -100,6 +107,10 @@ class Method(ABC):
     def weights(self) -> dict[str, str]:
         """-> sha256 of every pretrained file used, by name"""
         return self.encoder.weights if self.encoder is not None else {}
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        """-> for each published model used, by its part: library, tag, what it is fed and how, sha256 of its weights; see `Fed`"""
+        return {"encoder": self.encoder.said()} if self.encoder is not None else {}
 
 
 def method_class(name: str) -> type[Method]:

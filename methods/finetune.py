@@ -52,5 +52,8 @@ class Finetune(Method):
     def weights(self) -> dict[str, str]:
         return getattr(self.net.backbone, "weights", {})
 
+    def models(self) -> dict[str, dict[str, Any]]:
+        return {"backbone": {**self.net.fed.said(), "weights": self.weights()}} if self.net.fed is not None else {}
+
     def networks(self) -> list[Classifier]:
         return [self.net]

@@ -16,7 +16,7 @@ from methods import config
 from methods.base import Method, Prediction, Stored
 from methods.icarl import nearest_mean
 from methods.learning.training import embed
-from methods.networks.backbones import frozen_encoder
+from methods.networks.backbones import encoder_of
 
 
 class NCM(Method):
@@ -26,7 +26,7 @@ class NCM(Method):
 
     def __init__(self, config: config.NCM, accelerator: Accelerator):
         super().__init__(config, accelerator)
-        self.encoder = frozen_encoder(config.encoder)
+        self.encoder = encoder_of(config)
         self.sums = torch.empty(0, 0, dtype=torch.float64)  # [C, D] sums of features
         self.counts = torch.empty(0, dtype=torch.float64)  # [C]
 

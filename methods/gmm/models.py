@@ -19,11 +19,13 @@ from data.caching.entries import cached
 from data.errors import InputError, one_of
 from methods.config import GMM, LATER
 from methods.gmm.prompt import Prompt
+from methods.gmm.template import end_tokens
 from methods.gmm.tuning import apply, parts, quantization
 from methods.gmm.vlm import VLM, linear_projector
 from methods.learning.sharding import in_shares
 from methods.networks.backbones import FrozenEncoder, frozen_encoder
-from methods.networks.folders import load_whole, model_folder, save_model, sentences, weight_hashes
+from methods.networks.fed import activations
+from methods.networks.folders import load_tokenizer, load_whole, model_folder, save_model, weight_hashes
 from methods.networks.weights import file_sha256, packaged_file
 
 # name -> a function from the options to the frozen encoder and the model, or where it lies. Others are added from outside.
@@ -35,7 +37,7 @@ VLMS: dict[str, str | Callable[[GMM], tuple[FrozenEncoder, VLM]]] = {
 }
 # Options that only some of these have, which are refused elsewhere.
 ONLY = {"model": ("hf",), "family": ("tiny",), "encoder": ("composed",), "decoder": ("composed",), "qformer": ("composed", "tiny")}
-ONLY |= {"image_size": ("hf", "tiny")}
+ONLY |= {"input_range": ("packaged", "composed")}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Factors between hidden state and logits that some architectures have beside the head, which `VLM` would leave out.
 BESIDE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -62,11 +64,11 @@ def load_vlm(options: GMM) -> tuple[FrozenEncoder, VLM]:
     return encoder, vlm
 
 
-def make_prompt(tokenizer: Any, options: GMM, before: str, after: str, stop: str | None = None) -> Prompt:
-    """-> the prompt of a model whose own texts are `before`, `after` and `stop`, in whose place the options may put others"""
-    own = {"before": before, "after": after, "stop": stop}
+def make_prompt(tokenizer: Any, options: GMM, before: str, after: str, **more: Any) -> Prompt:
+    """-> the prompt of a model whose own texts are `before` and `after`, in whose place the options may put others; more: see `Prompt`"""
+    own = {"before": before, "after": after, "stop": None}
     said = {name: getattr(options, name) for name in own if getattr(options, name) is not None}
-    return Prompt(tokenizer, question=options.question, answer=options.answer, **{**own, **said})
+    return Prompt(tokenizer, question=options.question, answer=options.answer, **{**own, **said}, **more)
 
 
 def packaged_decoder() -> tuple[Path, dict[str, str]]:
@@ -94,12 +96,15 @@ def packaged(options: GMM) -> tuple[FrozenEncoder, VLM]:
     """-> EfficientNet-Lite0 and SmolLM2-135M-Instruct"""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    encoder = frozen_encoder("packaged", _grid(options))
+    encoder = frozen_encoder("packaged", _grid(options), size=options.encoder_size, range=options.input_range)
     folder, weights = packaged_decoder()
     with in_shares():
         decoder = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[options.dtype], **quantization(options))
     prompt = make_prompt(AutoTokenizer.from_pretrained(folder), options, before="<|im_start|>user\n", after=" {}")
-    return encoder, VLM(decoder, prompt, features=encoder.features, weights={**encoder.weights, **weights})
+    vlm = VLM(decoder, prompt, features=encoder.features, weights={**encoder.weights, **weights})
+    decoder_said = language_said(decoder, "SmolLM2-135M-Instruct", prompt, options, weights)
+    vlm.made_of = {"encoder": encoder.said(), "decoder": decoder_said}
+    return encoder, vlm
 
 
 def composed(options: GMM) -> tuple[FrozenEncoder, VLM]:
@@ -110,16 +115,26 @@ def composed(options: GMM) -> tuple[FrozenEncoder, VLM]:
     """
     if options.qformer and "qformer" not in parts(options):
         raise InputError(f"method.qformer={options.qformer} makes a new Q-Former, which must train: set method.train=projector+qformer")
-    encoder = frozen_encoder(options.encoder, None if options.qformer else _grid(options), DTYPES[options.dtype])
-    decoder, tokenizer, weights = load_decoder(options)
-    prompt = make_prompt(tokenizer, options, before="{bos}" if tokenizer.bos_token else "Image:", after=" {}")
+    grid = None if options.qformer else _grid(options)
+    encoder = frozen_encoder(options.encoder, grid, DTYPES[options.dtype], options.encoder_size, options.input_range)
+    decoder, tokenizer, weights, folder = load_decoder(options)
+    ends, words = end_tokens(folder, tokenizer, decoder.config), decoder.get_input_embeddings().num_embeddings
+    prompt = make_prompt(tokenizer, options, "{bos}" if tokenizer.bos_token else "Image:", " {}", ends=ends, words=words)
     projector = _with_qformer(options, encoder.features, decoder) if options.qformer else None
-    return encoder, VLM(decoder, prompt, encoder.features, {**encoder.weights, **weights}, projector)
+    vlm = VLM(decoder, prompt, encoder.features, {**encoder.weights, **weights}, projector)
+    vlm.made_of = {"encoder": encoder.said(), "decoder": language_said(decoder, options.decoder, prompt, options, weights)}
+    return encoder, vlm
 
 
-def load_decoder(options: GMM) -> tuple[nn.Module, Any, dict[str, str]]:
-    """-> the causal language model method.decoder, its tokenizer, sha256 of its files. Errors: InputError"""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def language_said(decoder: nn.Module, name: str, prompt: Prompt, options: GMM, weights: dict[str, str]) -> dict[str, Any]:
+    """-> what a record says of a decoder"""
+    kind = {"library": "transformers", "tag": Path(name).name, "activation": activations(decoder), "dtype": options.dtype}
+    return {**kind, **prompt.said(), "weights": weights}
+
+
+def load_decoder(options: GMM) -> tuple[nn.Module, Any, dict[str, str], Path]:
+    """-> the causal language model method.decoder, its tokenizer, sha256 of its files, its folder. Errors: InputError"""
+    from transformers import AutoModelForCausalLM
 
     name = options.decoder
     folder = model_folder(name, "method.decoder")
@@ -127,9 +142,7 @@ def load_decoder(options: GMM) -> tuple[nn.Module, Any, dict[str, str]]:
     with in_shares():
         decoder = load_whole(AutoModelForCausalLM, folder, name, "method.decoder", **given)
     check_decoder(decoder, f"method.decoder={name}")
-    with sentences(name, "the tokenizer of method.decoder"):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    return decoder, tokenizer, weight_hashes(folder, name, "decoder ")
+    return decoder, load_tokenizer(folder, name, "method.decoder"), weight_hashes(folder, name, "decoder "), folder
 
 
 def check_decoder(decoder: nn.Module, said: str) -> None:

@@ -42,38 +42,103 @@ class Prompt:
     """The same template in training and at test.
 
     before: text before the image, {bos} in it is the tokenizer's first token; after: text that follows it, {} in it is the question;
-    stop: text of the token that ends an answer, by default the tokenizer's last one. Errors: InputError
+    stop: text of the token that ends an answer, by default the first of `ends`, else the tokenizer's last one; lead: text before an answer;
+    ends: tokens at any of which an answer ends, the first of which ends it in training; image: text of the token in whose place the image
+    stands, where the model's own tokenizer knows one: the prompt is then tokenized as a whole, as the model's own processor does it;
+    words: how many tokens the decoder knows. Errors: InputError
     """
 
-    def __init__(self, tokenizer, before: str, question: str, answer: str, after: str = " {}", stop: str | None = None):
+    def __init__(
+        self,
+        tokenizer,
+        before: str,
+        question: str,
+        answer: str,
+        after: str = " {}",
+        stop: str | None = None,
+        *,
+        lead: str = " ",
+        ends: tuple[int, ...] = (),
+        image: str | None = None,
+        words: int | None = None,
+    ):
         if answer.count("{}") != 1:
             raise InputError(f"method.answer='{answer}' must hold {{}} once, in the place of the class name")
         if after.count("{}") != 1:
             raise InputError(f"method.after='{after}' must hold {{}} once, in the place of the question")
-        self.tokenizer, self.answer = tokenizer, answer
+        self.tokenizer, self.answer, self.lead, self.words = tokenizer, answer, lead, words
         first = tokenizer("x", add_special_tokens=False).input_ids[0]
         self.adds_space = tokenizer.convert_ids_to_tokens(first).startswith("▁")  # it puts a space before every text itself
-        self.eos = tokenizer.eos_token_id if stop is None else self.one_token(stop)
-        self.before = self.encode(before.replace("{bos}", tokenizer.bos_token or ""))  # [.], bos and what else opens a turn
-        self.question = self.encode(after.format(question))  # [.], follows the image
+        self.ends = self._ends(stop, ends)
+        self.eos = self.ends[0]
+        before, after = before.replace("{bos}", tokenizer.bos_token or ""), after.replace("{}", question)
+        if image is None:
+            self.before = self.encode(before)  # [.], bos and what else opens a turn
+            self.question = self.encode(after)  # [.], follows the image
+        else:
+            self.before, self.question = self._around(before, after, image)
+
+    def _ends(self, stop: str | None, ends: tuple[int, ...]) -> tuple[int, ...]:
+        if stop is not None:
+            return (self.one_token(stop),)
+        if not ends and self.tokenizer.eos_token_id is None:
+            raise InputError("the decoder says no token that ends an answer: set method.stop to the text of one token, '.' say")
+        return tuple(ends) or (self.tokenizer.eos_token_id,)
+
+    def _around(self, before: str, after: str, image: str) -> tuple[Tensor, Tensor]:
+        """-> the tokens on both sides of the image's, with those that the tokenizer itself puts around a text, but not twice"""
+        text, bos, token = before + image + after, self.tokenizer.bos_token, self.tokenizer.convert_tokens_to_ids(image)
+        ids = self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos))).input_ids
+        at = ids.index(token)
+        return self._known(ids[:at], text), self._known(ids[at + 1 :], text)
+
+    def _known(self, ids: list[int], text: str) -> Tensor:
+        if self.words is not None and ids and max(ids) >= self.words:
+            raise InputError(
+                f"the tokenizer says {max(ids)} for a word of '{text}' where the decoder has {self.words} words: "
+                "put the tokenizer of the decoder into its folder, or name the class or the prompt otherwise"
+            )
+        return torch.tensor(ids, dtype=torch.int64)
 
     def encode(self, text: str) -> Tensor:
         text = text[1:] if self.adds_space and text.startswith(" ") else text
-        return torch.tensor(self.tokenizer(text, add_special_tokens=False).input_ids, dtype=torch.int64)
+        return self._known(self.tokenizer(text, add_special_tokens=False).input_ids, text)
 
     def one_token(self, stop: str) -> int:
         tokens = self.encode(stop).tolist()
         if len(tokens) != 1:
-            raise InputError(f"method.stop='{stop}' is {len(tokens)} tokens to this decoder and must be one: choose another, or null")
+            raise InputError(
+                f"method.stop='{stop}' is {len(tokens)} tokens to this decoder and must be one: choose another, or leave it out for its own"
+            )
         return tokens[0]
 
     def answer_tokens(self, name: str) -> list[int]:
-        return [*self.encode(f" {self.answer.format(spoken(name))}").tolist(), self.eos]
+        return [*self.encode(self.lead + self.answer.format(spoken(name))).tolist(), self.eos]
+
+    def check(self, names: tuple[str, ...]) -> None:
+        """Errors: InputError for a class name that the tokenizer does not know, or cannot tell from another one"""
+        known: dict[tuple[int, ...], str] = {}
+        unknown = self.tokenizer.unk_token_id
+        for name in dict.fromkeys(names):
+            tokens = tuple(self.answer_tokens(name))
+            if unknown is not None and unknown in tokens[:-1] and unknown != self.tokenizer.bos_token_id:
+                raise InputError(
+                    f"the decoder's tokenizer does not know all of the class name '{name}' ({self.tokenizer.unk_token}): "
+                    "rename the class, or choose a decoder that does"
+                )
+            if tokens in known:
+                raise InputError(f"the classes '{known[tokens]}' and '{name}' are the same words to the decoder: rename one")
+            known[tokens] = name
+
+    def said(self) -> dict[str, str]:
+        """-> what a record says of it: the text around the image, and what ends an answer"""
+        decode = self.tokenizer.decode
+        return {"before": decode(self.before), "after": decode(self.question), "stop": [decode([token]) for token in self.ends]}
 
     @cached_property
     def opening(self) -> list[int]:
         """-> the tokens that every answer of the asked form begins with: the words before the name, as two unlike names have them"""
-        words = self.encode(f" {self.answer.partition('{}')[0]}".rstrip()).tolist()
+        words = self.encode((self.lead + self.answer.partition("{}")[0]).rstrip()).tolist()
         return words[: common_beginning([self.answer_tokens("zebra"), self.answer_tokens("1")], words)]
 
     @cached_property
@@ -90,6 +155,6 @@ class Prompt:
         return tokens, mask
 
     def decode(self, tokens: list[int]) -> str:
-        """-> the text up to the end token"""
-        end = tokens.index(self.eos) if self.eos in tokens else len(tokens)
+        """-> the text up to the first end token"""
+        end = next((at for at, token in enumerate(tokens) if token in self.ends), len(tokens))
         return self.tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()

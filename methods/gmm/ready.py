@@ -4,23 +4,26 @@ Shapes: B batch, L image positions, D features, Q query tokens, E decoder width.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from data.errors import InputError, one_of
+from data.errors import InputError
 from methods.config import GMM
-from methods.gmm.models import DTYPES, check_decoder, make_prompt
+from methods.gmm.models import DTYPES, check_decoder, language_said, make_prompt
+from methods.gmm.prompt import Prompt
 from methods.gmm.queries import Queries
+from methods.gmm.template import Template, end_tokens, published
 from methods.gmm.tuning import parts, quantization
 from methods.gmm.vlm import VLM, Decoder
 from methods.learning.sharding import in_shares, whole
-from methods.networks.backbones import FrozenEncoder, prepare
-from methods.networks.encoders import preprocessing
-from methods.networks.folders import load_whole, model_folder, sentences, weight_hashes
+from methods.networks.backbones import FrozenEncoder
+from methods.networks.fed import Fed
+from methods.networks.folders import load_tokenizer, load_whole, model_folder, sentences, weight_hashes
+from methods.networks.processors import fed_of
 
 
 class Family(NamedTuple):
@@ -30,11 +33,11 @@ class Family(NamedTuple):
     read: Callable[[nn.Module, Any, Tensor], Tensor]  # (tower, configuration, pixels [B, 3, H, W]) -> [B, L, D]
     projector: str  # the projection into the language model: what trains by default, as in the paper
     language: str
-    before: str  # text before the image
-    after: str  # text after it; {} is the question
-    stop: str | None = None  # text of the token that ends an answer; None = the tokenizer's last
+    before: str = "{bos}"  # text before the image, where the folder has no chat template
+    after: str = "{}"  # text after it; {} is the question
+    around: str = "{}"  # what the model's own processor puts around the image's tokens
     queries: bool = False  # a Q-Former reads the image between the two
-    size: int | None = None  # pixels, where neither configuration nor image processor says a fixed size
+    grid: int | None = None  # pixels, where the model takes images of any size
 
 
 def _plain(tower: nn.Module, config: Any, pixels: Tensor) -> Tensor:
@@ -73,40 +76,29 @@ def _patches(tower: nn.Module, config: Any, pixels: Tensor) -> Tensor:
     return found.reshape(count, side**2, -1)
 
 
-# MiniGPT-4's template (github.com/Vision-CAIR/MiniGPT-4), which GMM's release trains with; the other ones are those of the models' pages.
-# Some of these put the image first. Here the first token stands before it, as in GMM's sequence (section 3): see prompt.py.
-MINIGPT4 = {"before": "{bos}###Human: <Img>", "after": "</Img> {} ###Assistant:"}
-SMOL = {
-    "before": "<|im_start|>User:<fake_token_around_image><global-img>",
-    "after": "<fake_token_around_image>{}<end_of_utterance>\nAssistant:",
-    "stop": "<end_of_utterance>",
-}
-QWEN = {
-    "before": "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>",
-    "after": "<|vision_end|>{}<|im_end|>\n<|im_start|>assistant\n",
-    "stop": "<|im_end|>",
-    "size": 224,
-}
-LLAVA = {"before": "{bos}USER: ", "after": "\n{} ASSISTANT:"}
-BLIP2 = {"before": "{bos}", "after": " Question: {} Answer:"}
+# The text is that of the folder's chat template; where it has none, that of the model's page. BLIP's models put the image first, before
+# the first token. Here the first token stands before it, as in GMM's sequence (section 3): see prompt.py.
+SMOL = {"around": "<fake_token_around_image><global-img>{}<fake_token_around_image>"}
+QWEN = {"grid": 224}
 # By `model_type` of the folder's configuration.
 FAMILIES = {
-    "instructblip": Family("vision_model", _plain, "language_projection", "language_model", **MINIGPT4, queries=True),
-    "blip-2": Family("vision_model", _plain, "language_projection", "language_model", **BLIP2, queries=True),
-    "llava": Family("model.vision_tower", _layer, "model.multi_modal_projector", "model.language_model", **LLAVA),
+    "instructblip": Family("vision_model", _plain, "language_projection", "language_model", queries=True),
+    "blip-2": Family("vision_model", _plain, "language_projection", "language_model", after="Question: {} Answer:", queries=True),
+    "llava": Family("model.vision_tower", _layer, "model.multi_modal_projector", "model.language_model", "{bos}USER: ", "\n{} ASSISTANT:"),
     "idefics3": Family("model.vision_model", _masked, "model.connector", "model.text_model", **SMOL),
     "smolvlm": Family("model.vision_model", _masked, "model.connector", "model.text_model", **SMOL),
     "qwen2_vl": Family("model.visual", _patches, "model.visual.merger", "model.language_model", **QWEN),
     "qwen2_5_vl": Family("model.visual", _patches, "model.visual.merger", "model.language_model", **QWEN),
 }
+FIRST = "the first token stands before the image, not after it"
 
 
 class Tower(nn.Module):
     """The frozen part of a model, with the attributes that `FrozenEncoder` asks for."""
 
-    def __init__(self, vision: nn.Module, read: Callable[[nn.Module, Tensor], Tensor], queries: nn.Module | None, mean, std):
+    def __init__(self, vision: nn.Module, read: Callable[[nn.Module, Tensor], Tensor], queries: nn.Module | None):
         super().__init__()
-        self.vision, self.read, self.queries, self.mean, self.std = vision, read, queries, tuple(mean), tuple(std)
+        self.vision, self.read, self.queries = vision, read, queries
         self.shape, self.convolutional = (0, 0), False  # vectors an image, and their width
 
     @property
@@ -168,46 +160,73 @@ def ready(options: GMM) -> tuple[FrozenEncoder, VLM]:
 
 def taken_apart(options: GMM, folder: Path, name: str) -> tuple[FrozenEncoder, VLM]:
     """-> the model of a folder as frozen encoder, projector and decoder. Errors: InputError"""
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
     said = f"method.model={name}"
     with sentences(name, "method.model"):
         config = AutoConfig.from_pretrained(folder)
-    one_of(f"architecture of {said}", config.model_type, FAMILIES)
+    if config.model_type not in FAMILIES:
+        raise InputError(f"{said} is a {config.model_type}, which cannot be used here: name a model of {', '.join(sorted(FAMILIES))}")
     family = FAMILIES[config.model_type]
     if not getattr(config, "use_decoder_only_language_model", True):
         raise InputError(f"{said} has a language model with an encoder of its own: name one with a decoder alone")
-    size, mean, std = preprocessing(folder, name, "method.model", getattr(config.vision_config, "image_size", None) or family.size)
-    size = _sized(options, config, size, said, fixed=family.size is None)
+    fed = _fed(options, folder, family, config, name)
     given = {"dtype": DTYPES[options.dtype], **quantization(options)}
     with in_shares():
         model = load_whole(AutoModelForImageTextToText, folder, name, "method.model", **given).eval().requires_grad_(False)
-    with sentences(name, "the tokenizer of method.model"):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder, name, "method.model")
     language = model.get_submodule(family.language)
     decoder = language if family.queries else Decoder(language, model.lm_head)
     whole(model, but=(decoder,))
     check_decoder(decoder, said)
-    prompt = make_prompt(tokenizer, options, family.before, family.after, family.stop)
+    prompt = _prompt(options, folder, family, config, tokenizer, said)
     vision, projector = (model.get_submodule(at) for at in (family.vision, family.projector))
     if family.read is _patches:
         vision.merger = nn.Identity()  # it trains on its own from now on, in a precision of its own
-        projector, side = Merged(projector), size // config.vision_config.patch_size // config.vision_config.spatial_merge_size
+        projector, side = Merged(projector), fed.size // config.vision_config.patch_size // config.vision_config.spatial_merge_size
         language.register_forward_pre_hook(ImagePositions(len(prompt.before), side), with_kwargs=True)
     queries, asked = (_queries(model, folder, options.question), options.question) if family.queries else (None, "")
     if "qformer" in parts(options) and queries is not None:
         projector, queries, asked = nn.Sequential(queries, projector), None, ""
-    tower = Tower(vision, lambda module, pixels: family.read(module, config, pixels), queries, mean, std).eval().requires_grad_(False)
-    tower.shape = _shape(tower, family, config, size)
+    tower = Tower(vision, lambda module, pixels: family.read(module, config, pixels), queries).eval().requires_grad_(False)
+    with sentences(name, "method.model"):
+        tower.shape = _shape(tower, family, config, fed.size)
     weights = weight_hashes(folder, name)
-    encoder = FrozenEncoder(
-        name=f"{config.model_type}@{size}-{options.dtype}-{'queries' if queries is not None else 'vision'}-{asked}",
-        module=tower,
-        preprocess=lambda images: prepare(tower, images, size),
-        weights=weights,
-        grid=None,
-    )
-    return encoder, VLM(decoder, prompt, tower.width, weights, projector)
+    detail = " ".join((config.model_type, options.dtype, "queries" if queries is not None else "vision", asked))
+    encoder = FrozenEncoder(fed, tower, weights, grid=None, detail=detail)
+    vlm = VLM(decoder, prompt, tower.width, weights, projector)
+    vlm.made_of = {"encoder": encoder.said(), "decoder": language_said(decoder, name, prompt, options, weights)}
+    return encoder, vlm
+
+
+def _fed(options: GMM, folder: Path, family: Family, config: Any, name: str) -> Fed:
+    """-> how the model's images are made. Errors: InputError for a size that the model cannot take"""
+    said, vision, size = f"method.model={name}", config.vision_config, options.encoder_size
+    activation = str(getattr(vision, "hidden_act", ""))
+    if family.grid is not None:
+        step = vision.patch_size * vision.spatial_merge_size
+        if (size or family.grid) % step:
+            raise InputError(f"method.encoder_size={size or family.grid} must be a multiple of {step} for {said}")
+        return fed_of(folder, name, "method.model", activation=activation, grid=size or family.grid)
+    fed = fed_of(folder, name, "method.model", activation=activation)
+    if size not in (None, fed.size):
+        raise InputError(f"{said} takes images of {fed.size} pixels: set method.encoder_size={fed.size} or null")
+    if vision.image_size != fed.size:
+        raise InputError(f"{said} is of {vision.image_size} pixels where its image processor makes {fed.size}: name a complete folder")
+    return replace(fed, differs="; ".join(filter(None, (fed.differs, FIRST if family.queries else ""))))
+
+
+def _prompt(options: GMM, folder: Path, family: Family, config: Any, tokenizer: Any, said: str) -> Prompt:
+    """-> the prompt of a folder's chat template, or of its family. Errors: InputError"""
+    place = getattr(config, "image_token_id", None)
+    place = place if place is not None else getattr(config, "image_token_index", None)
+    image = tokenizer.convert_ids_to_tokens(place) if place is not None and place < len(tokenizer) else None
+    own = Template(family.before, family.after)
+    if image is not None and not family.queries and (options.before is None or options.after is None):
+        own = published(folder, tokenizer, image, family.around, said) or own
+    ends = end_tokens(folder, tokenizer, config.get_text_config(), own.tail)
+    more = {"lead": own.lead, "ends": ends, "image": None if family.queries else image, "words": config.get_text_config().vocab_size}
+    return make_prompt(tokenizer, options, own.before, own.after, **more)
 
 
 @torch.inference_mode()
@@ -221,23 +240,8 @@ def _shape(tower: Tower, family: Family, config: Any, size: int) -> tuple[int, i
     return tuple(tower.maps(torch.zeros(1, 3, size, size, device=next(tower.parameters()).device)).shape[1:])
 
 
-def _sized(options: GMM, config: Any, size: int, said: str, fixed: bool) -> int:
-    """-> pixels of an image. Errors: InputError for a size that the model cannot take"""
-    if options.image_size in (None, size):
-        return size
-    if fixed:
-        raise InputError(f"{said} takes images of {size} pixels: set method.image_size={size} or null")
-    step = config.vision_config.patch_size * config.vision_config.spatial_merge_size
-    if options.image_size % step:
-        raise InputError(f"method.image_size={options.image_size} must be a multiple of {step} for {said}")
-    return options.image_size
-
-
 def _queries(model: nn.Module, folder: Path, question: str) -> Queries:
-    from transformers import AutoTokenizer
-
     if not hasattr(model.qformer, "embeddings"):  # BLIP-2's reads no text
         return Queries(model.qformer, model.query_tokens)
-    with sentences(str(folder), "the tokenizer of the Q-Former of method.model"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, subfolder="qformer_tokenizer")
+    tokenizer = load_tokenizer(folder, str(folder), "the Q-Former of method.model", subfolder="qformer_tokenizer")
     return Queries(model.qformer, model.query_tokens, torch.tensor(tokenizer(question).input_ids))

@@ -19,7 +19,7 @@ from methods.gmm.vlm import VLM
 from methods.networks.backbones import FrozenEncoder
 from methods.networks.folders import save_model
 
-VERSION = 2  # raised when what is made here changes
+VERSION = 3  # raised when what is made here changes
 SPECIAL = ["<pad>", "<s>", "</s>", "<image>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 SPECIAL += ["<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<|video_pad|>"]
 # What the tokenizer learns to spell in few tokens.
@@ -78,16 +78,36 @@ def _qwen2_5_vl() -> Any:
     return Qwen2_5_VLConfig(vision_config=vision, text_config=text, **IMAGE)
 
 
-# name -> the configuration, and the image processor of transformers; `composed` is two folders
-FAMILIES: dict[str, tuple[Callable[[], Any], str]] = {
-    "llava": (_llava, "CLIPImageProcessor"),
-    "instructblip": (_instructblip, "BlipImageProcessor"),
-    "blip2": (_blip2, "BlipImageProcessor"),
-    "idefics3": (lambda: _smol("Idefics3"), "Idefics3ImageProcessor"),
-    "smolvlm": (lambda: _smol("SmolVLM"), "SmolVLMImageProcessor"),
-    "qwen2_vl": (_qwen2_vl, "Qwen2VLImageProcessor"),
-    "qwen2_5_vl": (_qwen2_5_vl, "Qwen2VLImageProcessor"),
+# name -> the configuration, the image processor of transformers and how large it says images are; `composed` is two folders
+SQUARE = {"size": {"height": SIZE, "width": SIZE}}
+TILED = {"size": {"longest_edge": 4 * SIZE}, "max_image_size": {"longest_edge": SIZE}}
+FAMILIES: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
+    "llava": (_llava, "CLIPImageProcessor", {"size": SIZE, "crop_size": SIZE}),
+    "instructblip": (_instructblip, "BlipImageProcessor", SQUARE),
+    "blip2": (_blip2, "BlipImageProcessor", SQUARE),
+    "idefics3": (lambda: _smol("Idefics3"), "Idefics3ImageProcessor", TILED),
+    "smolvlm": (lambda: _smol("SmolVLM"), "SmolVLMImageProcessor", TILED),
+    "qwen2_vl": (_qwen2_vl, "Qwen2VLImageProcessor", {"patch_size": 7}),
+    "qwen2_5_vl": (_qwen2_5_vl, "Qwen2VLImageProcessor", {"patch_size": 7}),
 }
+# Chat templates in the manner of the published ones, of those that have one: the image, then the question.
+LOOP = "{% for message in messages %}"
+PARTS = "{% for part in message['content'] %}{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+SMOL = (
+    "<|im_start|>"
+    + LOOP
+    + "{{ message['role'] | capitalize }}{{ ':' if message['content'][0]['type'] == 'image' else ': ' }}"
+    + PARTS.replace("IMAGE", "<image>")
+    + "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+CHAT = (
+    LOOP
+    + "<|im_start|>{{ message['role'] }}\n"
+    + PARTS.replace("IMAGE", "<|vision_start|><image><|vision_end|>")
+    + "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEMPLATES = {"idefics3": SMOL, "smolvlm": SMOL, "qwen2_vl": CHAT, "qwen2_5_vl": CHAT}
+ENDS = {SMOL: "<end_of_utterance>", CHAT: "<|im_end|>"}  # what ends an answer there
 
 
 def tiny(options: GMM) -> tuple[FrozenEncoder, VLM]:
@@ -98,7 +118,7 @@ def tiny(options: GMM) -> tuple[FrozenEncoder, VLM]:
     folder = tiny_folder(options.family)
     if options.family == "composed":
         return composed(replace(_plain(options), encoder=f"hf:{folder / 'encoder'}", decoder=str(folder / "decoder")))
-    sized = {"image_size": options.image_size or 2 * SIZE} if options.family.startswith("qwen") else {}
+    sized = {"encoder_size": options.encoder_size or 2 * SIZE} if options.family.startswith("qwen") else {}
     return taken_apart(replace(_plain(options), **sized), folder, folder.name)
 
 
@@ -124,13 +144,18 @@ def _save(family: str, work: Path) -> None:
 def _save_whole(work: Path, family: str) -> None:
     import transformers
 
-    make, processor = FAMILIES[family]
+    make, processor, sizes = FAMILIES[family]
+    words, template = tokenizer(), TEMPLATES.get(family)
     model = transformers.AutoModelForImageTextToText.from_config(make())
     if hasattr(model, "query_tokens"):
         torch.nn.init.normal_(model.query_tokens)  # at zero, where they start, they would all read the same
     save_model(spread(model), work)
-    tokenizer().save_pretrained(work)
-    getattr(transformers, processor)(image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.2, 0.3]).save_pretrained(work)
+    if template is not None:
+        words.chat_template = template
+        settings = {"eos_token_id": [words.eos_token_id, words.convert_tokens_to_ids(ENDS[template])]}
+        transformers.GenerationConfig(**settings).save_pretrained(work)
+    words.save_pretrained(work)
+    getattr(transformers, processor)(image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.2, 0.3], **sizes).save_pretrained(work)
     if family == "instructblip":
         tokenizer().save_pretrained(work / "qformer_tokenizer")
 

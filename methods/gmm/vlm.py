@@ -30,6 +30,7 @@ class VLM(nn.Module):
         self.decoder = decoder.eval().requires_grad_(False)
         self.prompt, self.weights = prompt, weights
         self.projector = projector if projector is not None else linear_projector(features, decoder.get_input_embeddings())
+        self.made_of: dict[str, Any] = {}  # what a record says of its models
         self.tuned = False  # the decoder trains, too: what comes before the image is computed each time
         self.recompute = False  # gradient checkpointing, which knows no key-value cache
         self._before: list[tuple[Tensor, Tensor]] | None = None
@@ -79,7 +80,7 @@ class VLM(nn.Module):
         return self.decoder.base_model(inputs_embeds=inputs, past_key_values=cache, use_cache=True).last_hidden_state
 
     def answer(self, features: Tensor, max_new_tokens: int) -> list[str]:
-        """Greedy answers, each stopped at its own end token. features [B, L, D] -> B texts
+        """Greedy answers, each stopped at an end token. features [B, L, D] -> B texts
 
         The opening that nearly all answers share ("This is a photo of a") is given to the decoder at once. Each row keeps as
         much of it as the decoder chooses itself, token for token, and goes on from there with the decoder's own choice, so
@@ -101,11 +102,12 @@ class VLM(nn.Module):
         length = cache.get_seq_length()
         position = length - len(opening) + agreed  # [B], where `last` stands
         mask = torch.arange(length, device=features.device) < position[:, None]  # [B, length], not what was given in vain
+        ends = torch.tensor(self.prompt.ends, device=features.device)
         while True:
             for row, token in zip(alive.tolist(), last.tolist(), strict=False):
                 answers[row].append(token)
             short = torch.tensor([len(answers[row]) < max_new_tokens for row in alive.tolist()], device=features.device)
-            going = (last[: len(alive)] != self.prompt.eos) & short
+            going = torch.isin(last[: len(alive)], ends, invert=True) & short
             if not anywhere(going.any()):
                 return [self.prompt.decode(tokens) for tokens in answers]
             if not going.all():

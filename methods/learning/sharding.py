@@ -42,7 +42,7 @@ def in_shares() -> Iterator[None]:
     Under ZeRO-3 each process keeps its share of each weight as it is read; under FSDP2 the first one holds the weights in main
     memory and the others none, until `place` deals them out. Outside of the block models are loaded whole, for use as they are.
     """
-    state = AcceleratorState() if is_sharded() and not _weightless else None
+    state = AcceleratorState() if is_sharded() and _lacking is None else None
     # Some ways of loading draw numbers and some do not; what is made new afterwards must not depend on that.
     with torch.random.fork_rng(devices=[]):
         if state is None:
@@ -62,13 +62,21 @@ def in_shares() -> Iterator[None]:
                 loaded_whole(state.deepspeed_plugin)
 
 
-_weightless = False
+_lacking: list[str] | None = None
+
+
+def planned() -> list[str] | None:
+    """-> in a plan the list of what a run will need and is not here, to be added to; None in a run, which needs it now"""
+    return _lacking
 
 
 @contextlib.contextmanager
-def weightless() -> Iterator[None]:
-    """Inside the block transformers makes models in their shape alone, on the meta device, and `place` leaves them there: for plans."""
-    global _weightless
+def weightless() -> Iterator[list[str]]:
+    """Inside the block models are made in their shape alone, on the meta device, and `place` leaves them there: for plans.
+
+    It gives a list of what a run would need beside that. Transformers learns of it here; other loaders ask `planned`.
+    """
+    global _lacking
     from transformers import PreTrainedModel
 
     def shape(
@@ -81,12 +89,12 @@ def weightless() -> Iterator[None]:
             model = cls._from_config(config, **({} if dtype is None else {"dtype": dtype}))
         return (model, {"missing_keys": [], "mismatched_keys": []}) if output_loading_info else model
 
-    plain, _weightless = PreTrainedModel.__dict__["from_pretrained"], True
+    plain, _lacking = PreTrainedModel.__dict__["from_pretrained"], []
     PreTrainedModel.from_pretrained = classmethod(shape)
     try:
-        yield
+        yield _lacking
     finally:
-        PreTrainedModel.from_pretrained, _weightless = plain, False
+        PreTrainedModel.from_pretrained, _lacking = plain, None
 
 
 def loaded_whole(plugin: Any) -> None:
@@ -104,7 +112,7 @@ def elements(parameter: Tensor) -> int:
 
 def of_whole(weight: Tensor, measure: Callable[[Tensor], float]) -> float:
     """-> measure(weight) of a weight loaded `in_shares`, the same on every process"""
-    if _weightless:
+    if _lacking is not None:
         return 1.0  # of a plan, in which nothing is computed
     if not is_sharded():
         return measure(weight)
@@ -118,7 +126,7 @@ def whole(model: nn.Module, but: tuple[nn.Module, ...]) -> None:
 
     For what is small: a frozen encoder, which runs outside of the model that `place` prepares, and what trains, which is cast first.
     """
-    if not is_sharded() or _weightless:
+    if not is_sharded() or _lacking is not None:
         return
     kept = {part for one in but for part in one.modules()}
     made: dict[Tensor, Tensor] = {}  # a weight may have several names
@@ -151,7 +159,7 @@ def gathered(weights: list[Tensor], changed_by: int | None = None):
 
 def place(accelerator: Accelerator, model: nn.Module, options: Training) -> None:
     """Bring a model that does not grow to the device, in shares where the launch says so. Once a run, before it is used."""
-    if _weightless:
+    if _lacking is not None:
         return
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         config = accelerator.deepspeed_plugin.deepspeed_config

@@ -4,7 +4,8 @@ Shapes: B batch, D features, K channels, H and W in pixels or positions, L token
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from data.errors import InputError, one_of
 from data.images.augment import MEAN, STD, normalise, resize
 from methods.networks.encoders import LIBRARIES, Network, packaged, pretrained
+from methods.networks.fed import RANGES, Fed
 from methods.networks.resnet import CifarResNet
 
 
@@ -31,11 +33,11 @@ def vit_tiny(size: int, patch: int) -> Network:
     """-> ViT-Tiny from scratch, for images of `size` pixels"""
     import timm
 
-    return Network(timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=size, patch_size=patch), size)
+    return Network(timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=size, patch_size=patch), size=size)
 
 
 # A backbone has `maps(images)`, the output of its last block, `pool(maps)` -> [B, D], the width D as `features`, and says whether
-# its maps are `convolutional`, [B, K, H, W]. It may say the `size` of the images it takes, their `mean` and `std`, and `weights`.
+# its maps are `convolutional`, [B, K, H, W]. It may say the `size` of the images it takes, how it is `fed`, and `weights`.
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "resnet32": lambda: CifarResNet(5),  # 463,504 parameters; as iCaRL's release, without a ReLU before the pooling
     "resnet32_relu": lambda: CifarResNet(5, final_relu=True),  # the common variant: features are never negative
@@ -55,20 +57,34 @@ def make_backbone(name: str) -> nn.Module:
     return BACKBONES[name]()
 
 
-def prepare(backbone: nn.Module, images: Tensor, size: int | None) -> Tensor:
-    """uint8 [B, 3, H', W'] -> what the backbone takes, float [B, 3, H, W] of `size` pixels"""
-    return normalise(resize(images, size), getattr(backbone, "mean", MEAN), getattr(backbone, "std", STD))
+def fed_whole(fed: Fed, range: str) -> Fed:
+    """-> how a published network is fed that trains on: as published, but with whole images, as `fit` cuts its own crops out of them"""
+    return replace(fed.sized(None, range), crop=1.0, rule="squash", differs="whole images" if fed.crop != 1 else fed.differs)
+
+
+def prepare(fed: Fed | None, images: Tensor, size: int | None) -> Tensor:
+    """uint8 [B, 3, H', W'] -> what a backbone takes, float [B, 3, H, W]: as it is `fed`, or of `size` pixels with ImageNet's statistics"""
+    return fed(images) if fed is not None else normalise(resize(images, size), MEAN, STD)
 
 
 @dataclass(frozen=True)
 class FrozenEncoder:
     """A frozen image encoder. Its outputs are computed once for each image and kept."""
 
-    name: str  # says encoder, weights and preprocessing; part of the cache's key
+    fed: Fed  # how an image becomes the module's input
     module: nn.Module
-    preprocess: Callable[[Tensor], Tensor]  # uint8 [B, 3, H, W] -> the module's input
     weights: dict[str, str]  # sha256 of the weights, by file
     grid: int | None = 0  # side of the grid of positions kept beside the pooled feature; None = all positions and no pooled feature
+    detail: str = ""  # what else can change its outputs: a dtype, a question
+
+    @property
+    def name(self) -> str:
+        """-> encoder, weights and preprocessing in words; part of the cache's key"""
+        return f"{self.fed.key} grid{self.grid} {self.detail}".strip()
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] -> the module's input"""
+        return self.fed(images).contiguous(memory_format=torch.channels_last)
 
     @property
     def features(self) -> int:
@@ -79,13 +95,18 @@ class FrozenEncoder:
         """-> L, D: vectors an image, and their width"""
         if hasattr(self.module, "shape"):
             return self.module.shape
-        device = next(self.module.parameters()).device
-        return tuple(self(torch.zeros(1, 3, 8, 8, dtype=torch.uint8, device=device)).shape[1:])
+        images = torch.zeros(1, 3, self.fed.size, self.fed.size, device=next(self.module.parameters()).device)
+        with torch.inference_mode():
+            return tuple(self.vectors(images).shape[1:])
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> [B, L, D]: the pooled feature map, then its grid x grid positions row by row: L = 1 + grid^2"""
-        maps = self.module.maps(self.preprocess(images))
+        return self.vectors(self.preprocess(images))
+
+    def vectors(self, pixels: Tensor) -> Tensor:
+        """the module's input, [B, 3, size, size] -> [B, L, D]"""
+        maps = self.module.maps(pixels)
         if self.grid is None:
             return maps.flatten(2).transpose(1, 2) if self.module.convolutional else maps.flatten(1, -2)
         pooled = self.module.pool(maps)[:, None]
@@ -95,32 +116,40 @@ class FrozenEncoder:
         """What the encoder gave, [B, L, D] -> one vector an image, [B, D]"""
         return features[:, 0] if self.grid is not None else features.mean(1)
 
+    def said(self) -> dict[str, Any]:
+        """-> what a record says of it"""
+        return {**self.fed.said(), "weights": self.weights}
 
-PACKAGED_SIZE = 96  # pixels; chosen on validation rows of `digits` among 64, 96 and 128
 
-
-def frozen_encoder(name: str, grid: int | None = 0, dtype: torch.dtype = torch.float32) -> FrozenEncoder:
+def frozen_encoder(
+    name: str,
+    grid: int | None = 0,
+    dtype: torch.dtype = torch.float32,
+    size: int | None = None,
+    range: str = "published",
+) -> FrozenEncoder:
     """-> an encoder with published weights, frozen, that gives 1 + grid^2 vectors an image, or for None as many as it has.
 
-    name: packaged, or what `make_backbone` takes with timm:, open_clip: or hf:; dtype is of the last alone.
-    Errors: InputError for an unknown name or missing weights.
+    name: packaged, or what `make_backbone` takes with timm:, open_clip: or hf:; dtype is of the last alone; size: pixels of its images,
+    None = as published; range: published, or unit for numbers in 0..1. Errors: InputError for an unknown name or missing weights.
     """
+    if size is not None and size < 1:
+        raise InputError(f"method.encoder_size={size} must be at least 1 pixel, or null for the published size")
+    one_of("method.input_range", range, RANGES)
     if name.partition(":")[0] not in LIBRARIES:
         one_of("encoder", name, ("packaged",))
-        module = make_backbone(name)
+        module = packaged(size, range)
     else:
-        module = pretrained(name, dtype)
+        module = pretrained(name, dtype, size, range)
     if grid is None and module.tells_one_vector:
         raise InputError(f"encoder '{name}' gives one vector an image: set method.visual_tokens=1 and method.qformer=0")
     if grid and not module.convolutional:
         raise InputError(f"encoder '{name}' has no convolutional feature map to take visual tokens from: ask for one visual token")
     module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    size, title = module.size or PACKAGED_SIZE, "tf_efficientnet_lite0" if name == "packaged" else name
-    half = "" if dtype == torch.float32 or not name.startswith("hf:") else f"-{dtype}"
-    return FrozenEncoder(
-        name=f"{title}@{size}-grid{grid}{half}",
-        module=module,
-        preprocess=lambda images: prepare(module, images, size).contiguous(memory_format=torch.channels_last),
-        weights=module.weights,
-        grid=grid,
-    )
+    half = "" if dtype == torch.float32 or not name.startswith("hf:") else str(dtype)
+    return FrozenEncoder(module.fed, module, module.weights, grid, half)
+
+
+def encoder_of(options: Any) -> FrozenEncoder:
+    """-> the frozen encoder that a method's options name, one vector an image. Errors: InputError"""
+    return frozen_encoder(options.encoder, size=options.encoder_size, range=options.input_range)

@@ -9,7 +9,8 @@ from torch.nn.functional import linear, normalize
 
 from data.errors import InputError, one_of
 from methods.config import Backboned
-from methods.networks.backbones import make_backbone, prepare
+from methods.networks.backbones import fed_whole, make_backbone, prepare
+from methods.networks.fed import RANGES
 
 HEADS = ("linear", "cosine")
 
@@ -57,6 +58,11 @@ class Classifier(nn.Module):
         size = getattr(self.backbone, "size", None)
         if size not in (None, options.image_size):
             raise InputError(f"method.backbone={options.backbone} takes images of {size} pixels: set method.image_size={size}")
+        published = getattr(self.backbone, "fed", None)
+        one_of("method.input_range", options.input_range, RANGES)
+        if published is None and options.input_range != "published":
+            raise InputError(f"method.input_range={options.input_range} is for published weights, as timm:NAME: leave it out")
+        self.fed = fed_whole(published, options.input_range) if published else None
         self.frozen = options.frozen
         if self.frozen:
             self.backbone.requires_grad_(False)
@@ -84,7 +90,7 @@ class Classifier(nn.Module):
 
     def pixels(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H', W'] -> what the backbone takes, float [B, 3, H, W]"""
-        return prepare(self.backbone, images, self.image_size)
+        return prepare(self.fed, images, self.image_size)
 
     def maps(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H', W'] -> [B, K, H, W], the output of the last block"""

@@ -1,12 +1,15 @@
 """Folders of models as transformers saves them, on this machine or fetched from the hub, and what goes wrong with them in sentences."""
 
 import contextlib
+import importlib.util
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data.errors import InputError
-from methods.networks.weights import file_sha256
+from methods.learning.sharding import planned
+from methods.networks.weights import hashes
 
 TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]  # configurations and tokenizers
 ELSEWHERE = ["original/*", "onnx/*", "openvino/*", "*consolidated*"]  # the same weights in other forms
@@ -15,8 +18,8 @@ ELSEWHERE = ["original/*", "onnx/*", "openvino/*", "*consolidated*"]  # the same
 def model_folder(name: str | None, option: str, config: str = "config.json") -> Path:
     """-> the folder that an option names: one on this machine, or a repository of the hub, fetched if it is not here.
 
-    Weights are read as safetensors; where a repository has none, as its .bin files. Errors: InputError where there is none, it
-    holds no `config`, it is gated, or the hub cannot be reached.
+    Weights are read as safetensors; where a repository has none, as its .bin files; a plan fetches none. Errors: InputError where there
+    is none, it holds no `config`, it is gated, or the hub cannot be reached.
     """
     if not name:
         raise InputError(f"{option} is not set: name a folder or a repository of the hub")
@@ -34,6 +37,8 @@ def _fetched(name: str, option: str) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     try:
+        if planned() is not None:
+            return Path(snapshot_download(name, allow_patterns=TEXTS, ignore_patterns=ELSEWHERE))
         folder = Path(snapshot_download(name, allow_patterns=[*TEXTS, "*.safetensors"], ignore_patterns=ELSEWHERE))
         if not any(folder.glob("*.safetensors")):
             snapshot_download(name, allow_patterns=["*.bin"], ignore_patterns=ELSEWHERE)
@@ -51,15 +56,50 @@ def _fetched(name: str, option: str) -> Path:
         raise InputError(f"{option}={name} cannot be fetched from the hub ({why}): name a folder on this machine") from None
 
 
-def weight_hashes(folder: Path, name: str, role: str = "") -> dict[str, str]:
-    """-> sha256 of every file of weights in a folder; safetensors alone where there are some, as transformers reads them
+def weight_files(folder: Path) -> list[Path]:
+    """-> the files of weights in a folder; safetensors alone where there are some, as transformers reads them"""
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
 
-    Errors: InputError where there is none.
-    """
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+
+def weight_hashes(folder: Path, name: str, role: str = "") -> dict[str, str]:
+    """-> sha256 of every file of weights in a folder, by name; none in a plan"""
+    return hashes({f"{role}{Path(name).name}/{file.name}": file for file in weight_files(folder)})
+
+
+def need_weights(folder: Path, name: str, option: str) -> None:
+    """See that a folder holds all of its weights; a plan notes what a run will lack. Errors: InputError, in a run."""
+    files, said = weight_files(folder), f"{option}={name}"
+    if not files and planned() is not None and not Path(name).expanduser().is_dir():
+        planned().append(f"fetch    the weights of {said}, from the hub")
+        return
+    listed = {file for index in folder.glob("*.index.json") if files for file in _listed(index) if Path(file).suffix == files[0].suffix}
+    absent = sorted(file for file in listed if not (folder / file).is_file())
+    pointers = [file.name for file in files if is_pointer(file)]
     if not files:
-        raise InputError(f"{name}: the folder holds no weights: name one that save_pretrained has written")
-    return {f"{role}{Path(name).name}/{file.name}": file_sha256(file) for file in files}
+        lack = f"{said}: the folder holds no weights: name one that save_pretrained has written"
+    elif absent:
+        lack = f"{said} lacks {len(absent)} of its files of weights ({absent[0]}): name a complete folder"
+    elif pointers:
+        lack = f"{said} holds pointers of Git LFS in place of weights ({pointers[0]}): fetch them with `git lfs pull` in the folder"
+    else:
+        return
+    if planned() is None:
+        raise InputError(lack)
+    planned().append(f"missing  {lack}")
+
+
+def is_pointer(file: Path) -> bool:
+    """-> is it what Git LFS leaves in the place of a large file?"""
+    with open(file, "rb") as opened:
+        return opened.read(24).startswith(b"version https://git-lfs")
+
+
+def _listed(index: Path) -> set[str]:
+    """-> the files that an index of weights names"""
+    try:
+        return set(json.loads(index.read_text())["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError):
+        raise InputError(f"{index} is no index of weights: name a folder that save_pretrained has written") from None
 
 
 @contextlib.contextmanager
@@ -83,6 +123,17 @@ def sentences(name: str, option: str) -> Iterator[None]:
         raise InputError(f"{option}={name} cannot be loaded ({said}): name a folder that save_pretrained has written") from None
 
 
+def load_tokenizer(folder: Path, name: str, option: str, **given: Any) -> Any:
+    """-> the tokenizer of a folder. Errors: InputError"""
+    from transformers import AutoTokenizer
+
+    lacking = [package for package in ("sentencepiece", "google.protobuf") if importlib.util.find_spec(package) is None]
+    if lacking and (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file():
+        raise InputError(f"{option}={name} has a tokenizer.model alone, which needs sentencepiece: `pip install sentencepiece protobuf`")
+    with sentences(name, f"the tokenizer of {option}"):
+        return AutoTokenizer.from_pretrained(folder, **given)
+
+
 def save_model(model: Any, folder: Path) -> None:
     """`save_pretrained`, whichever process calls it: by itself it writes on the first process of a run alone, and is silent on others.
 
@@ -97,12 +148,13 @@ def save_model(model: Any, folder: Path) -> None:
 def load_whole(kind: Any, folder: Path, name: str, option: str, unused: str = "\0", **given: Any) -> Any:
     """-> a model of a folder through `kind` (an Auto class of transformers). Errors: InputError, also where a weight is missing.
 
-    unused: what the names of weights begin with that may be missing, as they are not used.
+    unused: a part of the names of weights that may be missing, as they are not used.
     transformers fills missing weights with random numbers and a warning, which would be a number nobody could explain.
     """
+    need_weights(folder, name, option)
     with sentences(name, option):
         model, found = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True, **given)
-    wrong = [key for key in sorted(found["missing_keys"]) if not key.startswith(unused)]
+    wrong = [key for key in sorted(found["missing_keys"]) if unused not in key]
     wrong += [str(one[0]) for one in found["mismatched_keys"]]
     if wrong:
         raise InputError(f"{option}={name} lacks {len(wrong)} of the weights of its architecture ({wrong[0]}, …): name a complete folder")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data.caching import cache
 from data.errors import InputError
+from methods.learning.sharding import planned
 
 
 def packaged_file(package: str, path: str) -> Path:
@@ -22,3 +23,8 @@ def packaged_file(package: str, path: str) -> Path:
 
 
 file_sha256 = functools.cache(cache.file_sha256)  # of weights, which stay as they are while we run
+
+
+def hashes(files: dict[str, Path]) -> dict[str, str]:
+    """names and files of weights -> sha256 of each by name; none in a plan, which reads no weights"""
+    return {} if planned() is not None else {name: file_sha256(file) for name, file in files.items()}

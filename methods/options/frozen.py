@@ -7,7 +7,9 @@ from dataclasses import dataclass
 class Encoded:
     """What every method on a frozen encoder has."""
 
-    encoder: str = "packaged"  # frozen encoder: packaged, timm:NAME or open_clip:NAME
+    encoder: str = "packaged"  # frozen encoder: packaged, timm:NAME, open_clip:NAME or hf:NAME
+    encoder_size: int | None = None  # pixels that it gets; null = as published (224 of the packaged one; on digits 96)
+    input_range: str = "published"  # numbers that it gets: published (its own mean and std) | unit (0..1, as some papers fed ViTs)
     batch_size: int = 64  # rows a forward pass
 
 

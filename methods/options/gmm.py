@@ -14,7 +14,8 @@ class Generative:
     encoder: str = "packaged"  # of vlm=composed: packaged, timm:NAME, open_clip:NAME, or hf:FOLDER_OR_ID of a vision model
     decoder: str | None = None  # of vlm=composed: folder or hub id of a causal language model of transformers
     qformer: int = 0  # of vlm=composed: query tokens of a Q-Former between encoder and projector; 0 = none
-    image_size: int | None = None  # pixels that the model of vlm=hf sees; null = what its folder says (Qwen-VL, which takes any: 224)
+    encoder_size: int | None = None  # pixels that the encoder, or the model of vlm=hf, gets; null = as published (Qwen-VL: 224; digits: 96)
+    input_range: str = "published"  # numbers that the encoder gets: published (its own mean and std) | unit (0..1)
     train: str = "projector"  # what trains: projector | qformer | lora, or some of them joined by +
     lora_rank: int = 16  # of the low-rank matrices beside the decoder's linear layers
     lora_alpha: float = 32.0  # their products are added times lora_alpha / lora_rank

@@ -36,6 +36,7 @@ class Backboned(Training):
 
     backbone: str = "resnet32"  # name in methods.networks.backbones.BACKBONES, or timm:NAME or open_clip:NAME with published weights
     frozen: bool = False  # keep the backbone's weights as they are and train the head alone
+    input_range: str = "published"  # what published weights get: published (their own mean and std) | unit (0..1, as some papers fed ViTs)
     head: str = "linear"  # linear | cosine (cosines between feature and class weight, times a learnt scale)
     image_size: int | None = 32  # images are resized to this many pixels; null keeps theirs
     flip: bool = True  # mirror half of the training images, where the stream says that a mirror image keeps its class

@@ -131,7 +131,7 @@ def test_settings_of_gmm(name):
     method, stream = config.method, config.stream
     assert (stream.base, stream.increment, stream.shots, method.memory) == GMM_PRESETS[name]
     assert (method.epochs, method.batch_size, method.warmup, method.weight_decay, method.decay) == (5, 2, 200, 0.05, "matrices")
-    assert (method.vlm, method.stop, method.scoring, method.text_encoder) == ("hf", "###", "nearest", "open_clip:ViT-B-16/openai")
+    assert (method.vlm, method.stop, method.scoring, method.text_encoder) == ("hf", "###", "nearest", "open_clip:ViT-B-16-quickgelu/openai")
     if name != "imagenet_r_gmm_lora":
         rates = [learning_rate(method, step, 1000, 200) for step in (0, 199, 200, 500, 1000)]
         cosine = [1e-6 + 1e-6 * (1 + math.cos(math.pi * step / 1000)) for step in (200, 500, 1000)]

@@ -30,7 +30,7 @@ def method(accelerator, monkeypatch):
 
     def build(name: str, wide: int = 2, **options):
         module = {"ncm": ncm, "simplecil": ncm, "slda": slda, "ranpac": ranpac}[name]
-        monkeypatch.setattr(module, "frozen_encoder", lambda *_, **__: SimpleNamespace(features=wide, weights={}, module=None))
+        monkeypatch.setattr(module, "encoder_of", lambda *_, **__: SimpleNamespace(features=wide, weights={}, module=None))
         kind = {"ncm": ncm.NCM, "simplecil": ncm.SimpleCIL, "slda": slda.SLDA, "ranpac": ranpac.RanPAC}[name]
         torch.manual_seed(0)
         return kind(CONFIGS[name](**options), accelerator)

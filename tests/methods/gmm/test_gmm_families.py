@@ -215,10 +215,10 @@ def test_weights_are_those_of_the_seed(tmp_path, monkeypatch):
 
 
 def test_size_of_qwens_images():
-    encoder, _ = load_vlm(tiny("qwen2_vl", image_size=28))
+    encoder, _ = load_vlm(tiny("qwen2_vl", encoder_size=28))
     assert encoder(IMAGES).shape == (3, 16, 32)
     with pytest.raises(InputError, match="must be a multiple of 14"):
-        load_vlm(tiny("qwen2_vl", image_size=30))
+        load_vlm(tiny("qwen2_vl", encoder_size=30))
     with pytest.raises(InputError, match="takes images of 28 pixels"):
-        load_vlm(tiny("llava", image_size=30))
-    assert QWEN["size"] == 224
+        load_vlm(tiny("llava", encoder_size=30))
+    assert QWEN["grid"] == 224

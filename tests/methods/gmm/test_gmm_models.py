@@ -213,14 +213,14 @@ def test_vision_models_of_transformers(kind, tmp_path):
         text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64}
         model = transformers.CLIPModel(transformers.CLIPConfig(vision_config=small, text_config=text))
     model.save_pretrained(tmp_path)
-    transformers.CLIPImageProcessor(crop_size=32, image_mean=[0.5, 0.4, 0.3]).save_pretrained(tmp_path)
+    transformers.CLIPImageProcessor(size=36, crop_size=32, image_mean=[0.5, 0.4, 0.3]).save_pretrained(tmp_path)
     tower = getattr(model.eval(), "vision_model", model.eval())
     whole = frozen_encoder(f"hf:{tmp_path}", None)
     with torch.no_grad():
         maps = tower(pixel_values=whole.preprocess(IMAGES)).last_hidden_state
     expected = maps.flatten(2).transpose(1, 2) if kind == "resnet" else maps
     torch.testing.assert_close(whole(IMAGES), expected, atol=1e-5, rtol=1e-4)
-    assert whole(IMAGES).shape[2] == whole.features and whole.module.size == 32 and whole.module.mean == (0.5, 0.4, 0.3)
+    assert whole(IMAGES).shape[2] == whole.features and whole.fed.size == 32 and whole.fed.mean == (0.5, 0.4, 0.3)
     torch.testing.assert_close(frozen_encoder(f"hf:{tmp_path}")(IMAGES)[:, 0], expected.mean(1), atol=1e-5, rtol=1e-4)
 
 
@@ -235,7 +235,7 @@ def test_towers_of_timm(tmp_path):
         torch.testing.assert_close(encoder(IMAGES), model.forward_features(encoder.preprocess(IMAGES)), atol=1e-5, rtol=1e-4)
     assert vlm.projector.in_features == encoder.features == encoder(IMAGES).shape[2]
     packaged, _ = load_vlm(GMM(vlm="composed", visual_tokens=0, decoder=str(tiny_folder("composed") / "decoder")))
-    assert packaged(IMAGES).shape == (3, 9, 1280)
+    assert packaged(IMAGES).shape == (3, 49, 1280)
 
 
 def test_a_model_is_saved_by_whichever_process_makes_it(tmp_path, monkeypatch):

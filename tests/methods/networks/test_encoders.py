@@ -9,12 +9,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timm.models import save_for_hf
+from torchvision.transforms.functional import to_pil_image
 
 from bench.config import resolve
 from bench.engine import run
 from bench.run import main
 from data.errors import InputError
-from data.images.augment import normalise, resize
 from methods.config import Finetune
 from methods.networks.backbones import frozen_encoder, make_backbone
 from methods.networks.classifier import Classifier
@@ -46,8 +46,10 @@ def saved(tmp_path_factory):
 def test_timm_convolutions(saved, name):
     folder, models = saved
     backbone = make_backbone(name.format(folder)).eval()
-    size = backbone.size
-    inputs = normalise(resize(IMAGES, size), backbone.mean, backbone.std)
+    config = timm.data.resolve_model_data_config(models["resnet"])
+    theirs = torch.stack([timm.data.create_transform(**config)(to_pil_image(image)) for image in IMAGES])
+    inputs = backbone.fed(IMAGES)
+    torch.testing.assert_close(inputs, theirs, atol=1.5 / 255 / 0.5, rtol=0)
     with torch.no_grad():
         torch.testing.assert_close(
             backbone.pool(backbone.maps(inputs)), models["resnet"].forward_head(models["resnet"].forward_features(inputs), True)
@@ -65,7 +67,9 @@ def test_timm_tokens(saved):
     encoder = frozen_encoder(name)
     data = timm.data.resolve_model_data_config(models["vit"])
     with torch.no_grad():
-        expected = models["vit"](normalise(resize(IMAGES, data["input_size"][-1]), data["mean"], data["std"]))
+        expected = models["vit"](encoder.preprocess(IMAGES))
+    theirs = torch.stack([timm.data.create_transform(**data)(to_pil_image(image)) for image in IMAGES])
+    torch.testing.assert_close(encoder.preprocess(IMAGES), theirs, atol=1.5 / 255 / 0.5, rtol=0)
     torch.testing.assert_close(encoder(IMAGES)[:, 0], expected, atol=1e-5, rtol=1e-4)
     with pytest.raises(InputError, match="no convolutional feature map"):
         frozen_encoder(name, grid=2)
@@ -74,7 +78,10 @@ def test_timm_tokens(saved):
 def test_open_clip(saved):
     folder, models = saved
     encoder = frozen_encoder(f"open_clip:{folder}/clip")
-    inputs = normalise(resize(IMAGES, 32), *(tuple(CLIP["preprocess_cfg"][key]) for key in ("mean", "std")))
+    transform = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**CLIP["preprocess_cfg"]), is_train=False)
+    theirs = torch.stack([transform(to_pil_image(image)) for image in IMAGES])
+    inputs = encoder.preprocess(IMAGES)
+    torch.testing.assert_close(inputs, theirs, atol=1.5 / 255 / 0.2, rtol=0)
     with torch.no_grad():
         torch.testing.assert_close(encoder(IMAGES)[:, 0], models["clip"].encode_image(inputs), atol=1e-5, rtol=1e-4)
     assert list(encoder.weights) == ["open_clip_model.safetensors"]
@@ -86,12 +93,16 @@ def test_open_clip(saved):
         ("timm:resnet1/x", "unknown timm network 'resnet1'"),
         ("timm:test_vit/{}/resnet.safetensors", "do not fit the network"),
         ("timm:test_resnet2/{}/resnet.safetensors", "unknown timm network"),
-        ("timm:resnet18/{}/resnet.safetensors", "do not fit the network (.*)"),
+        ("timm:resnet18.a1_in1k/{}/resnet.safetensors", "do not fit the network (.*)"),
+        ("timm:resnet18/{}/resnet.safetensors", "name the published ones they go back to, as timm:resnet18.a1_in1k/"),
+        ("timm:vit_base_patch16_224", "does not say which weights: name them, as timm:vit_base_patch16_224.augreg2_in21k_ft_in1k"),
+        ("open_clip:ViT-B-16/openai", "with QuickGELU: name open_clip:ViT-B-16-quickgelu/openai"),
+        ("open_clip:ViT-L-14/{}/clip/open_clip_model.safetensors", "name that as open_clip:FOLDER"),
         ("timm:test_resnet/{}/none.safetensors", "cannot be read or fetched .FileNotFoundError.: name a file or folder"),
         ("timm:{}", "holds no weights"),
         ("open_clip:ViT-B-16/openal", "did you mean 'openai'"),
         ("open_clip:ViT-B-15/openai", "unknown open_clip network 'ViT-B-15'"),
-        ("open_clip:ViT-B-32/{}/clip/open_clip_model.safetensors", "do not fit the network"),
+        ("open_clip:RN50/{}/clip/open_clip_model.safetensors", "do not fit the network"),
         ("tim:resnet18", "unknown method.backbone"),
     ],
 )
@@ -102,7 +113,7 @@ def test_weights_that_do_not_fit(saved, name, said, tmp_path):
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["timm:vit_base_patch16_224.augreg_in21k", "open_clip:ViT-B-16/openai"])
+@pytest.mark.parametrize("name", ["timm:vit_base_patch16_224.augreg_in21k", "open_clip:ViT-B-16-quickgelu/openai"])
 def test_a_hub_out_of_reach(name, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -125,7 +136,7 @@ def test_weights_of_the_hub(saved, monkeypatch):
         ("resnet18_small", 32, 512, True),
         ("vit_tiny", 224, 192, False),
         ("vit_tiny_small", 32, 192, False),
-        ("packaged", 32, 1280, True),
+        ("packaged", 224, 1280, True),
     ],
 )
 def test_backbones_under_a_head(name, size, features, convolutional):
@@ -181,7 +192,7 @@ def test_a_run_on_cached_features(saved, quick, accelerator, monkeypatch, tmp_pa
 def test_names_pass_as_options():
     for name in (
         "timm:vit_base_patch16_224.augreg_in21k",
-        "open_clip:ViT-B-16/openai",
+        "open_clip:ViT-B-16-quickgelu/openai",
         "timm:/data/folder",
         "timm:resnet18/w/r.safetensors",
     ):

@@ -1,0 +1,75 @@
+"""What a generative model's own authors put around an image and its question, from its chat template and its generation settings."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data.errors import InputError
+
+IMAGE, QUESTION, ANSWER = {"type": "image"}, "%question%", "%answer%"
+
+
+class Template(NamedTuple):
+    before: str  # text before the image
+    after: str  # text after it; {} is the question
+    lead: str = " "  # text before an answer
+    tail: str = ""  # text after an answer
+
+
+def chat_template(folder: Path, tokenizer: Any) -> str | None:
+    """-> the template that transformers' own processor takes: a file of the folder's, else the tokenizer's"""
+    raw, legacy = folder / "chat_template.jinja", folder / "chat_template.json"
+    if raw.is_file():
+        return raw.read_text()
+    if legacy.is_file():
+        return json.loads(legacy.read_text())["chat_template"]
+    found = tokenizer.chat_template
+    return found.get("default") if isinstance(found, dict) else found
+
+
+def published(folder: Path, tokenizer: Any, image: str, around: str, said: str) -> Template | None:
+    """-> what the chat template makes of one image and one question; None where there is none
+
+    image: text of the image's token; around: what the model's processor puts around it, {} is the token. Errors: InputError
+    """
+    template = chat_template(folder, tokenizer)
+    if template is None:
+        return None
+    asked = {"role": "user", "content": [IMAGE, {"type": "text", "text": QUESTION}]}
+    told = {"role": "assistant", "content": [{"type": "text", "text": ANSWER}]}
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template([asked], chat_template=template, tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template([asked, told], chat_template=template, tokenize=False)
+    except (TemplateError, TypeError, ValueError, KeyError) as error:
+        raise InputError(_other(said, f"{type(error).__name__}: {error}")) from None
+    if text.count(image) != 1 or text.count(QUESTION) != 1 or not text.index(image) < text.index(QUESTION):
+        raise InputError(_other(said, "it does not put one image before one question"))
+    before, after = text.split(image)
+    left, right = around.split("{}")
+    if not whole.startswith(text) or whole.count(ANSWER) != 1:
+        return Template(before + left, right + after.replace(QUESTION, "{}"))
+    lead, tail = whole[len(text) :].split(ANSWER)
+    return Template(before + left, right + after.replace(QUESTION, "{}"), lead, tail)
+
+
+def _other(said: str, why: str) -> str:
+    return (
+        f"{said} has a chat template that is not understood here ({why}): say its text around the image in method.before and method.after"
+    )
+
+
+def end_tokens(folder: Path, tokenizer: Any, config: Any, tail: str = "") -> tuple[int, ...]:
+    """-> the tokens at which the model's own `generate` ends an answer; first the one that ends it in its template, or the tokenizer's last
+
+    Where neither generation settings nor configuration name any, the tokenizer's last one, and none where it has none.
+    """
+    settings = folder / "generation_config.json"
+    found = json.loads(settings.read_text()).get("eos_token_id") if settings.is_file() else None
+    found = found if found is not None else getattr(config, "eos_token_id", None)
+    found = found if found is not None else tokenizer.eos_token_id
+    ends = [] if found is None else list(found) if isinstance(found, (list, tuple)) else [found]
+    after = tokenizer(tail, add_special_tokens=False).input_ids[:1] if tail.strip() else []
+    first = [token for token in (*after, tokenizer.eos_token_id) if token in ends][:1]
+    return tuple(dict.fromkeys([*first, *ends]))

@@ -1,0 +1,86 @@
+"""Vision models of transformers as frozen encoders. Shapes: B batch, D features, K channels, H and W in pixels or positions, L tokens."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import InputError
+from methods.learning.sharding import planned
+from methods.networks.fed import Fed
+from methods.networks.folders import load_whole, model_folder, sentences, weight_hashes
+from methods.networks.processors import fed_of
+
+
+class VisionTower(nn.Module):
+    """A vision model of transformers as a backbone, with the attributes of `Network`. Its pooled feature is the mean of its positions."""
+
+    def __init__(self, module: nn.Module, fed: Fed, weights: dict[str, str], given: dict[str, Any] | None = None):
+        super().__init__()
+        self.module, self.fed, self.weights, self.size, self.given = module, fed, weights, fed.size, given or {}
+        with torch.no_grad():
+            maps = self.maps(torch.zeros(1, 3, fed.size, fed.size, device=module.device))
+        self.convolutional, self.tells_one_vector = maps.ndim == 4, False
+        self.features = self.width = maps.shape[1 if self.convolutional else -1]
+
+    def maps(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, L, D], or [B, K, H, W] of a convolutional network"""
+        return self.module(pixel_values=x.to(self.module.dtype), **self.given).last_hidden_state
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """-> [B, D]"""
+        return maps.flatten(2).mean(2) if maps.ndim == 4 else maps.mean(1)
+
+
+def vision_tower(name: str, dtype: torch.dtype = torch.float32, size: int | None = None, range: str = "published") -> VisionTower:
+    """-> the vision model of a folder or of the hub, whole; size: pixels of its images, None = as its processor says. Errors: InputError"""
+    from transformers import AutoConfig, AutoModel
+
+    folder, said = model_folder(name, "hf"), f"hf:{name}"
+    with sentences(name, "hf"):
+        config = AutoConfig.from_pretrained(folder)
+    vision = getattr(config, "vision_config", config)
+    if hasattr(config, "vision_config") and not hasattr(config, "projection_dim"):
+        raise InputError(
+            f"{said} is of an architecture that writes text about images ({config.model_type}), and no encoder: "
+            f"use it whole, with method=gmm method.vlm=hf method.model={name}, or name a model of images alone"
+        )
+    if getattr(config, "mask_ratio", None):
+        config.mask_ratio = 0.0  # ViT-MAE hides patches in training, and would go on with it
+    fed = fed_of(folder, name, "hf", activation=str(getattr(vision, "hidden_act", ""))).sized(size, range)
+    model = load_whole(AutoModel, folder, name, "hf", unused="pooler.", config=config, dtype=dtype).eval()
+    model = getattr(model, "vision_model", model)
+    given = {}
+    published = getattr(vision, "image_size", None)
+    if "interpolate_pos_encoding" in inspect.signature(model.forward).parameters and published not in (None, fed.size, [fed.size] * 2):
+        given["interpolate_pos_encoding"] = True
+    with sentences(name, "hf"):
+        try:
+            tower = VisionTower(model, fed, weight_hashes(folder, name), given)
+        except (ValueError, RuntimeError, AttributeError, TypeError) as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise InputError(f"{said} is no encoder of images of {fed.size} pixels ({first}): {_remedy(size)}") from None
+    if planned() is None:
+        _same_twice(tower, said)
+    return tower
+
+
+def _remedy(size: int | None) -> str:
+    return "name another model" if size is None else "leave method.encoder_size out"
+
+
+@torch.inference_mode()
+def _same_twice(tower: VisionTower, said: str) -> None:
+    """Errors: InputError for a network that draws numbers while it reads"""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 3, tower.size, tower.size, generator=generator).to(tower.module.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first = tower.maps(image)
+        torch.manual_seed(1)
+        second = tower.maps(image)
+    if not torch.equal(first, second):
+        raise InputError(
+            f"{said} draws numbers at random while it reads an image, so that its features are not its own: name another model"
+        )
