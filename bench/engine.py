@@ -61,6 +61,8 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
         if learnt or first or checkpoints.restored:
             say(accelerator, f"going on {'after' if learnt else 'in'} task {first + 1}, from {folder}")
         plain = OmegaConf.to_container(config, resolve=True)
+        for line in stream.intake.lines() if stream.intake else ():
+            say(accelerator, f"data: {line}")
         tracking = Tracking(accelerator, plain, stream.key, method.id(), config_hash(config))
         scores, ready = Scores(accelerator, folder), time.perf_counter()
         if not all(scores.has(number) for number in range(first)):

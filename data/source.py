@@ -12,6 +12,7 @@ import numpy as np
 
 from data.config import StreamConfig
 from data.errors import InputError, one_of
+from data.images.intake import Account
 from data.images.store import FileStore, decoded, decoded_bytes, unreadable
 from data.sources import SOURCES
 
@@ -37,6 +38,7 @@ class Source:
     domain_names: tuple[str, ...] = ()  # words, by the domain's id; none where the data have no domains
     variant: str = ""  # what the user changed of the split or the classes; part of the stream's key
     mirrors: bool = True  # a mirrored image keeps its class (not so for digits and letters)
+    intake: Account | None = None  # what was read of the data set's files and what was not; None where there are no files to choose from
 
 
 def load(config: StreamConfig, decode: bool = True) -> Source:

@@ -37,6 +37,8 @@ def _show_plan(config: DictConfig) -> int:
     stream = TaskStream(source, config.stream)
     print(f"stream   {stream.key}")
     print(f"sha256   {stream.sha256}")
+    for line in stream.intake.lines() if stream.intake else ():
+        print(f"data     {line}")
     print(f"scenario {stream.scenario}, {len(stream)} tasks, {len(stream.class_names)} classes")
     for task in range(len(stream)):
         print(_task_line(stream, task))
