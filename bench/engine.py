@@ -46,6 +46,8 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     started, clock = records.now(), time.perf_counter()
     accelerator = accelerator or make_accelerator(config)
     stream = TaskStream(load(config.stream), config.stream)
+    for line in stream.intake.lines() if stream.intake else ():
+        say(accelerator, f"data: {line}")
     path = records.record_path(
         config.results, stream.key, method_class(config.method.name).variant(config.method), config_hash(config), config.seed
     )
@@ -61,8 +63,6 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
         if learnt or first or checkpoints.restored:
             say(accelerator, f"going on {'after' if learnt else 'in'} task {first + 1}, from {folder}")
         plain = OmegaConf.to_container(config, resolve=True)
-        for line in stream.intake.lines() if stream.intake else ():
-            say(accelerator, f"data: {line}")
         tracking = Tracking(accelerator, plain, stream.key, method.id(), config_hash(config))
         scores, ready = Scores(accelerator, folder), time.perf_counter()
         if not all(scores.has(number) for number in range(first)):

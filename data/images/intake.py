@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,10 @@ HELPERS = frozenset(
     ("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx", "__pycache__", "lost+found", "system volume information")
     + ("@recently-snapshot", ".appledouble", "thumbs.db", "ehthumbs.db", "desktop.ini")
 )
-HELPER, HIDDEN = "in helper folders of disks and systems", "hidden"
+HELPER, HIDDEN = "in helper folders of disks and systems", "that are hidden"
 NOWHERE, CIRCLE = "links that lead nowhere", "links that lead in a circle"
-UNUSED, LOOSE, UNNAMED = "in folders that are not used", "beside the folders of the classes", "in no list of the data set"
+UNREADABLE = "that cannot be decoded, as stream.corrupt=skip asks"
+UNUSED, LOOSE, UNNAMED = "in folders that are not used", "beside the folders of the classes", "that no list of the data set names"
 
 
 class Kind(NamedTuple):
@@ -64,7 +65,8 @@ class Account:
         yield f"{self.train:,} training and {self.test:,} test images of {self.classes:,} classes{_counts(self.endings)}"
         yield from self.notes
         for reason, kind in self.left_out.items():
-            yield f"left out: {kind.count:,} {reason}, {kind.first} {'the first' if kind.count > 1 else 'alone'}"
+            what = reason if reason in (NOWHERE, CIRCLE) else f"images {reason}"
+            yield f"left out: {kind.count:,} {what} ({'first: ' if kind.count > 1 else ''}{kind.first})"
         if self.others:
             yield f"left out: {sum(self.others.values()):,} files that are no images{_counts(self.others)}"
 
@@ -157,6 +159,17 @@ def account(tree: Tree, train: Sequence[str], test: Sequence[str], classes: int,
         _endings(map(printable, tree.others)),
         tuple(notes),
     )
+
+
+def unreadable(told: Account, train: Sequence[str], test: Sequence[str]) -> Account:
+    """-> the account where these images of either split turned out to be unreadable and were left out"""
+    names = [*train, *test]
+    if not names:
+        return told
+    endings = Counter(told.endings)
+    endings.subtract(_endings(names))
+    left = {**told.left_out, UNREADABLE: Kind(len(names), printable(names[0]))}
+    return replace(told, train=told.train - len(train), test=told.test - len(test), endings=dict(+endings), left_out=left)
 
 
 def _endings(names: Iterable[str]) -> dict[str, int]:
