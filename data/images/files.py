@@ -27,7 +27,7 @@ class Origin(NamedTuple):
     folder: str  # the folder that its archive unpacks to
     url: str  # of the archive, or of the page that leads to it
     md5: str | None = None  # of the archive; None where it cannot be fetched without a person
-    marks: tuple[str, ...] = ()  # files or folders in it by which it is known under any name
+    marks: tuple[str, ...] = ()  # patterns of files or folders in it, alternatives parted by |, by which it is known under any name
 
 
 def root_folder(config: StreamConfig, what: str) -> Path:
@@ -49,7 +49,7 @@ def find_folder(config: StreamConfig, origin: Origin) -> Path:
         raise InputError(f"stream.root is not set: name the folder that holds {origin.folder}/ ({origin.url})")
     root = Path(config.root).expanduser()
     for places in _places(root, origin.folder):
-        found = [place for place in places if origin.marks and all((place / mark).exists() for mark in origin.marks)]
+        found = [place for place in places if _marked(place, origin.marks)]
         if len(found) > 1:
             raise InputError(f"{found[0]} and {found[1]} both look like {origin.folder}: set stream.root to the one to use")
         if found:
@@ -65,6 +65,10 @@ def find_folder(config: StreamConfig, origin: Origin) -> Path:
         raise InputError(f"{origin.folder} cannot be fetched without a person: get it from {origin.url} and set stream.root to its folder")
     hint = " or fetch it with stream.download=true" if origin.md5 else ""
     raise InputError(f"{root} holds no {origin.folder}/: get it from {origin.url} and set stream.root{hint}")
+
+
+def _marked(place: Path, marks: tuple[str, ...]) -> bool:
+    return bool(marks) and all(any(next(place.glob(one), None) for one in mark.split("|")) for mark in marks)
 
 
 def _places(root: Path, folder: str) -> Iterator[list[Path]]:

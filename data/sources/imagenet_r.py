@@ -16,13 +16,22 @@ from data.images.intake import survey
 from data.source import Source
 from data.split import short_hash
 
-ORIGIN = Origin("imagenet-r", "https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar", "a61312130a589d0ca1a8fca1f2bd3337")
 SPLITS = ("train", "test")
+GOLDFISH = "n01443537/*_[0-9]*.jpg"  # art_0.jpg, cartoon_12.jpg: not as ImageNet itself names its files
+ORIGIN = Origin(
+    "imagenet-r",
+    "https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar",
+    "a61312130a589d0ca1a8fca1f2bd3337",
+    (f"{GOLDFISH}|train/{GOLDFISH}|test/{GOLDFISH}",),
+)
 
 
 def load(config: StreamConfig) -> Source:
     """-> about 24,000 training and 6,000 test rows, in the order of sorted WordNet ids"""
-    tree = survey(find_folder(config, ORIGIN))
+    folder = find_folder(config, ORIGIN)
+    if folder.name in SPLITS and all((folder.resolve().parent / part).is_dir() for part in SPLITS):  # one of its splits was named
+        folder = folder.resolve().parent
+    tree = survey(folder)
     split = set(SPLITS) <= set(tree.subfolders())
     classes = sorted({name for part in (SPLITS if split else ("",)) for name in tree.subfolders(part)} & set(imagenet_words()))
     pairs = [class_folders(tree, part, classes) for part in (SPLITS if split else ("",))]
