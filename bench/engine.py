@@ -129,6 +129,7 @@ def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream
     if stream.scenario not in method.scenarios:
         raise InputError(f"method={config.method.name} needs tasks that bring new classes: choose a class-incremental stream")
     method.check(len(stream.class_names))
+    method.check_names(stream.class_names)
     for network in method.networks():
         network.eval()  # but while `fit` trains it: a run may go on with an evaluation
     if method.encoder is not None:

@@ -67,6 +67,13 @@ class Method(ABC):
         """
         return
 
+    def check_names(self, names: tuple[str, ...]) -> None:
+        """Called before the first task with the names of all classes of the stream, and kept by none.
+
+        Errors: InputError for names that the method's models cannot read, or cannot tell apart.
+        """
+        return
+
     def shape(self, names: tuple[str, ...]) -> tuple[Any, tuple[int, int], int] | None:
         """-> of a generative method, for a plan: its model, L and D of an image's features, tokens of the longest answer to these names"""
         return None

@@ -55,6 +55,7 @@ def _show_plan(config: DictConfig) -> int:
         with weightless():
             method = learner(config.method, accelerator)
         method.check(len(stream.class_names))
+        method.check_names(stream.class_names)
         for line in _model(config, accelerator, method, stream):
             print(line)
     except InputError as error:
