@@ -7,7 +7,7 @@ READY = .venv/.ready
 SET_UP = setup.cfg pyproject.toml launch/constraints.txt launch/weights.txt
 
 run: $(READY)
-	$(BIN)/accelerate launch --config_file launch/cpu.yaml bench/run.py $(ARGS)
+	$(BIN)/python bench/run.py $(ARGS)
 
 test: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

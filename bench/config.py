@@ -3,12 +3,12 @@
 import difflib
 import hashlib
 import importlib
-import inspect
 import json
-import re
-from dataclasses import dataclass, field, fields
+import sys
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hydra import compose, initialize_config_module
@@ -40,6 +40,7 @@ class RunConfig:
     seed: int = 0  # of initial weights, batches, augmentation and random exemplars; never of the split
     precision: str | None = None  # no | bf16 | fp16; null = what `accelerate launch` says
     eval_batch_size: int = 64  # rows a prediction batch
+    features: str = "auto"  # of a frozen encoder: cache (a table on disk) | live (with each batch) | auto (cache where the table fits)
     results: str = "results"  # folder of the records
     resume: str = "auto"  # auto: go on with an interrupted run of the same options and seed | never: forget it
     checkpoint: Checkpoint = field(default_factory=Checkpoint)  # of an unfinished run
@@ -55,7 +56,11 @@ class RunConfig:
 # What Hydra, OmegaConf and PyYAML raise beside their own errors where a preset or an argument is no configuration at all.
 MALFORMED = (YAMLError, ValueError, TypeError, AttributeError, AssertionError, KeyError, IndexError, RecursionError, OSError)
 # Options that change no number, and the seed.
-UNHASHED = ("results", "resume", "checkpoint", "timeout_minutes", "dry_run", "tracker", "project", "pictures", "progress", "seed")
+UNHASHED = ("features", "results", "resume", "checkpoint", "timeout_minutes", "dry_run", "tracker", "project", "pictures", "progress")
+UNHASHED += ("seed",)
+
+
+OURS = ("bench", "methods", "data", "launch", "tests")  # our packages, which stand first on the path
 
 
 def hashed(config: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +82,7 @@ def resolve(overrides: list[str], config_dir: str | None = None) -> DictConfig:
         how = """write options as key=value, a value with special characters as 'key="~/my data"'"""
         raise InputError(f"an argument could not be read ({_first_line(error)}): {how}") from None
     given = {item.key_or_group: item.value() for item in parsed}
-    _load_plugins(given.get("plugins") or [])
+    load_plugins(given.get("plugins") or [])
     _register(given)
     search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     choices = [text for text, item in zip(overrides, parsed, strict=True) if item.key_or_group in ("method", "stream", "experiment")]
@@ -106,17 +111,30 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
 
 
-def _load_plugins(modules: list[str]) -> None:
+def load_plugins(modules: list[str]) -> None:
     """Import what the user named, and list (without importing) what installed packages offer."""
     for entry in entry_points(group="cilbench.methods"):
         METHODS.setdefault(entry.name, entry.value)
     for entry in entry_points(group="cilbench.sources"):
         SOURCES.setdefault(entry.name, entry.value)
+    if modules and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a script has its own folder there in its place
     for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise InputError(f"plugin '{module}' could not be imported ({error}): install it or put its folder on PYTHONPATH") from None
+        _imported(module)
+
+
+def _imported(module: str) -> ModuleType:
+    """-> a plugin. Errors: InputError where it, or what it needs, cannot be imported"""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        top = (error.name or "").split(".")[0]
+        if top in OURS and (error.name == top or isinstance(error, ModuleNotFoundError)):
+            raise InputError(
+                f"plugin '{module}' needs {error.name}, and cilbench has a package {top} of its own, which hides it: "
+                f"move yours into a package of another name (my_package/{top}), and import it as my_package.{top}"
+            ) from None
+        raise InputError(f"plugin '{module}' could not be imported ({error}): install it or put its folder on PYTHONPATH") from None
 
 
 def _register(given: dict[str, Any]) -> None:
@@ -125,11 +143,11 @@ def _register(given: dict[str, Any]) -> None:
     for name in METHODS:
         if name in CONFIGS or name == given.get("method"):
             store.store(name, method_config(name), group="method")
-    for name in _stream_names():
+    for name in stream_names():
         store.store(name, STREAMS.get(name, StreamConfig(source=name)), group="stream")
 
 
-def _stream_names() -> list[str]:
+def stream_names() -> list[str]:
     """-> the sources, and the named protocols over them"""
     return list(dict.fromkeys([*SOURCES, *STREAMS]))
 
@@ -144,11 +162,11 @@ def method_config(name: str) -> type:
     if name in CONFIGS:
         return CONFIGS[name]
     module, attribute = METHODS[name].split(":")
-    return getattr(importlib.import_module(module), attribute).Config
+    return getattr(_imported(module), attribute).Config
 
 
 def _check_choices(given: dict[str, Any]) -> None:
-    for group, known in (("method", METHODS), ("stream", _stream_names()), ("experiment", preset_names())):
+    for group, known in (("method", METHODS), ("stream", stream_names()), ("experiment", preset_names())):
         if given.get(group) is not None and str(given[group]) not in known:
             raise unknown(group, str(given[group]), known)
 
@@ -177,38 +195,3 @@ def config_hash(config: DictConfig) -> str:
     """-> 12 hex digits over all options that can change a number, but for the seed"""
     plain = hashed(OmegaConf.to_container(config))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def comments(options: type) -> dict[str, str]:
-    """-> the comment behind each field of a dataclass and its bases, from the source"""
-    found: dict[str, str] = {}
-    for base in reversed(options.__mro__[:-1]):
-        for name, text in re.findall(r"^    (\w+):[^#\n]*#\s*(.*)$", inspect.getsource(base), re.MULTILINE):
-            found[name] = text
-    return found
-
-
-def help_text(config: DictConfig) -> str:
-    """-> every option of the chosen method and stream with its value and its comment"""
-    lines = [
-        "usage: accelerate launch bench/run.py [key=value ...] [--cfg job] [--config-dir DIR] [--help]",
-        "",
-        f"method=      {' | '.join(METHODS)}",
-        f"stream=      {' | '.join(_stream_names())}",
-        f"experiment=  {' | '.join(preset_names())}",
-        "",
-    ]
-    sections = [
-        ("", RunConfig, config),
-        ("checkpoint.", Checkpoint, config.checkpoint),
-        ("method.", method_config(config.method.name), config.method),
-    ]
-    sections.append(("stream.", OmegaConf.get_type(config.stream), config.stream))
-    for prefix, options, values in sections:
-        said = comments(options)
-        for entry in fields(options):
-            if entry.name in ("defaults", "method", "stream", "checkpoint", "name"):
-                continue
-            value = json.dumps(OmegaConf.to_container(values)[entry.name])
-            lines.append(f"  {f'{prefix}{entry.name}={value}':<44} {said.get(entry.name, '')}".rstrip())
-    return "\n".join(lines)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,20 @@ from methods.learning.training import Session, session
 from methods.networks.features import with_features
 
 
+@dataclass
+class Attempt:
+    """One attempt at a run: what each of its steps needs."""
+
+    config: DictConfig
+    accelerator: Accelerator
+    stream: TaskStream
+    method: Method
+    path: Path  # of the record to be
+    checkpoints: Checkpoints
+    scores: Scores
+    tracking: Tracking
+
+
 def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dict[str, Any], Path]:
     """Run one method over one stream, or go on where a former attempt was interrupted. -> the record and its path
 
@@ -48,57 +63,100 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     stream = TaskStream(load(config.stream), config.stream)
     for line in stream.intake.lines() if stream.intake else ():
         say(accelerator, f"data: {line}")
-    path = records.record_path(
-        config.results, stream.key, method_class(config.method.name).variant(config.method), config_hash(config), config.seed
-    )
-    _check_writable(path.parent)
+    path = path_of(config, stream)
     environment = records.environment(accelerator)
-    lasting = {"git": environment["git"], "python": environment["python"], **environment["packages"]}
-    folder = path.with_name(f".{path.stem}")
-    checkpoints = Checkpoints(accelerator, folder, f"{stream.sha256} {path.stem}", config.checkpoint.minutes, lasting)
-    with checkpoints.opened(anew=config.resume == "never"), contextlib.ExitStack() as stack:
-        method = make_method(config, accelerator, stream)
-        stack.enter_context(settled())
-        first, learnt = checkpoints.restore(method)
-        if learnt or first or checkpoints.restored:
-            say(accelerator, f"going on {'after' if learnt else 'in'} task {first + 1}, from {folder}")
-        plain = OmegaConf.to_container(config, resolve=True)
-        tracking = Tracking(accelerator, plain, stream.key, method.id(), config_hash(config))
-        scores, ready = Scores(accelerator, folder), time.perf_counter()
-        if not all(scores.has(number) for number in range(first)):
-            raise InputError(f"scores in {folder} are damaged or lost: start anew with resume=never")
-        for number in range(first, len(stream)):
-            if number > first or not learnt:
-                scores.forget(number)
-                checkpoints.begin()
-                learn(config, accelerator, method, stream, number, tracking.training, checkpoints)
-                checkpoints.learnt(method)
-            if not scores.has(number):
-                before = time.perf_counter()
-                scored = evaluate(accelerator, method, stream, number, config)
-                values = {**tally(scored, stream, number), "bytes": sum(kept.bytes for kept in within_budget(method))}
-                spent = {"train_s": checkpoints.spent, "evaluate_s": time.perf_counter() - before}
-                if config.pictures:
-                    show_pictures(accelerator, method, stream[number], path, tracking)
-                scores.write(number, scored, {"counts": values, "time": spent})
-            report(accelerator, tracking, stream, number, scores.read(number)["counts"]["correct"])
-        done = [scores.read(number) for number in range(len(stream))]
-        record = {
-            **result(config, stream, method, plain, [one["counts"] for one in done]),
-            "time": total_time([one["time"] for one in done], ready - clock),
-            "peak_memory_bytes": peak_memory(accelerator),
-            "environment": {**environment, "resumed": checkpoints.resumed, "changed": checkpoints.changed},
-            "started": started,
-            "finished": records.now(),
-        }
-        if accelerator.is_main_process:
-            scores.join_predictions(len(stream), path.with_name(f"{path.stem}-predictions.parquet"))
-            with saving(path.parent):
-                record = records.write(record, path)
-        accelerator.wait_for_everyone()
-        checkpoints.done()
+    checkpoints = checkpoints_of(path, config, accelerator, stream, environment)
+    with checkpoints.opened(anew=config.resume == "never"):
+        method, scores = make_method(config, accelerator, stream), Scores(accelerator, checkpoints.folder)
+        first = go_on(accelerator, method, checkpoints, scores)
+        tracking = Tracking(accelerator, plain(config), stream.key, method.id(), config_hash(config))
+        attempt, set_up = Attempt(config, accelerator, stream, method, path, checkpoints, scores, tracking), time.perf_counter() - clock
+        with settled():
+            for number in range(first, len(stream)):
+                if number == checkpoints.task:  # else it was learnt in a former attempt, which did not come to score it
+                    learn_task(attempt, number)
+                if not scores.has(number):
+                    score_task(attempt, number)
+                report(accelerator, tracking, stream, number, scores.read(number)["counts"]["correct"])
+            record = keep(attempt, set_up, {"environment": environment, "started": started, "finished": records.now()})
     tracking.finish(record, path)
     return record, path
+
+
+def path_of(config: DictConfig, stream: TaskStream) -> Path:
+    """-> where the record goes. Errors: InputError where nothing can be written there"""
+    variant = method_class(config.method.name).variant(config.method)
+    path = records.record_path(config.results, stream.key, variant, config_hash(config), config.seed)
+    _check_writable(path.parent)
+    return path
+
+
+def checkpoints_of(
+    path: Path, config: DictConfig, accelerator: Accelerator, stream: TaskStream, environment: dict[str, Any]
+) -> Checkpoints:
+    """-> what a run whose record goes to `path` keeps of itself until then, beside it"""
+    lasting = {"git": environment["git"], "python": environment["python"], **environment["packages"]}
+    folder = path.with_name(f".{path.stem}")
+    return Checkpoints(accelerator, folder, f"{stream.sha256} {path.stem}", config.checkpoint.minutes, lasting)
+
+
+def go_on(accelerator: Accelerator, method: Method, checkpoints: Checkpoints, scores: Scores) -> int:
+    """Put the method where a former attempt left it, if there was one. -> the first task that is to be learnt or scored
+
+    Errors: InputError where what a former attempt kept cannot be used.
+    """
+    first, learnt = checkpoints.restore(method)
+    if learnt or first or checkpoints.restored:
+        say(accelerator, f"going on {'after' if learnt else 'in'} task {first + 1}, from {checkpoints.folder}")
+    if not all(scores.has(number) for number in range(first)):
+        raise InputError(f"scores in {checkpoints.folder} are damaged or lost: start anew with resume=never")
+    return first
+
+
+def learn_task(attempt: Attempt, number: int) -> None:
+    """Let the method learn a task, and keep what it is then."""
+    attempt.scores.forget(number)
+    attempt.checkpoints.begin()
+    log, checkpoints = attempt.tracking.training, attempt.checkpoints
+    learn(attempt.config, attempt.accelerator, attempt.method, attempt.stream, number, log, checkpoints)
+    checkpoints.learnt(attempt.method)
+
+
+def score_task(attempt: Attempt, number: int) -> None:
+    """Score the test rows of all tasks so far, and keep the predictions, the counts, the bytes kept and the time."""
+    before = time.perf_counter()
+    scored = evaluate(attempt.accelerator, attempt.method, attempt.stream, number, attempt.config)
+    counts = {**tally(scored, attempt.stream, number), "bytes": sum(kept.bytes for kept in within_budget(attempt.method))}
+    spent = {"train_s": attempt.checkpoints.spent, "evaluate_s": time.perf_counter() - before}
+    if attempt.config.pictures:
+        show_pictures(attempt.accelerator, attempt.method, attempt.stream[number], attempt.path, attempt.tracking)
+    attempt.scores.write(number, scored, {"counts": counts, "time": spent})
+
+
+def keep(attempt: Attempt, set_up: float, circumstances: dict[str, Any]) -> dict[str, Any]:
+    """Write the record and the predictions of all tasks; what the attempts kept beside them goes. -> the record as written"""
+    scores, stream, path, checkpoints = attempt.scores, attempt.stream, attempt.path, attempt.checkpoints
+    done = [scores.read(number) for number in range(len(stream))]
+    met = {"features": ways(attempt.method, stream), "resumed": checkpoints.resumed, "changed": checkpoints.changed}
+    record = {
+        **result(attempt.config, stream, attempt.method, plain(attempt.config), [one["counts"] for one in done]),
+        "time": total_time([one["time"] for one in done], set_up),
+        "peak_memory_bytes": peak_memory(attempt.accelerator),
+        **circumstances,
+        "environment": {**circumstances["environment"], **met},
+    }
+    if attempt.accelerator.is_main_process:
+        scores.join_predictions(len(stream), path.with_name(f"{path.stem}-predictions.parquet"))
+        with saving(path.parent):
+            record = records.write(record, path)
+    attempt.accelerator.wait_for_everyone()
+    checkpoints.done()
+    return record
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """-> every option, resolved"""
+    return OmegaConf.to_container(config, resolve=True)
 
 
 def report(accelerator: Accelerator, tracking: Tracking, stream: TaskStream, number: int, correct: list[int]) -> None:
@@ -117,7 +175,7 @@ def show_pictures(accelerator: Accelerator, method: Method, task: Task, path: Pa
 
 
 def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream) -> Method:
-    """-> the method, alike on every rank; if it has a frozen encoder, the stream gives its cached features from now on"""
+    """-> the method, alike on every rank; if it has a frozen encoder, the stream gives its features from now on"""
     set_seed(derive_seed(config.seed) % 2**32)
     learner = method_class(config.method.name)
     if is_sharded() and learner.trained and not learner.sharded:
@@ -133,9 +191,15 @@ def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream
     for network in method.networks():
         network.eval()  # but while `fit` trains it: a run may go on with an evaluation
     if method.encoder is not None:
-        stream.train_rows = with_features(accelerator, method.encoder, stream.train_rows, progress=config.progress)
-        stream.scored_rows = with_features(accelerator, method.encoder, stream.scored_rows, progress=config.progress)
+        splits = [stream.train_rows, stream.scored_rows]
+        stream.train_rows, stream.scored_rows = with_features(accelerator, method.encoder, splits, config.features, config.progress)
     return method
+
+
+def ways(method: Method, stream: TaskStream) -> dict[str, str]:
+    """-> how the features of each split came: from a table in the cache, or live"""
+    splits = {"train": stream.train_rows, "scored": stream.scored_rows} if method.encoder is not None else {}
+    return {name: "cache" if rows.encode is None else "live" for name, rows in splits.items()}
 
 
 def learn(

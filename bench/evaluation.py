@@ -5,11 +5,9 @@ Shapes: b batch, C classes seen, N rows, T tasks.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -21,11 +19,16 @@ from data.stream import Batch, TaskStream
 from methods.base import Method
 from methods.learning.training import embed
 
+if TYPE_CHECKING:  # what takes long to import is imported when a task has been learnt
+    import pandas as pd
+
 NONE = -1  # in place of a class where a method rules out every one
 
 
-def evaluate(accelerator: Accelerator, method: Method, stream: TaskStream, number: int, config: DictConfig) -> pd.DataFrame:
+def evaluate(accelerator: Accelerator, method: Method, stream: TaskStream, number: int, config: DictConfig) -> "pd.DataFrame":
     """Score the test rows of tasks 0..number, in one shuffled pool. -> a row each: index, label, task, prediction, …"""
+    from pandas import DataFrame
+
     rows = stream.seen(number)
     classes = stream.classes(number).stop
     # The classes of a task are neighbours: for each class the first of its task [C], and the offsets of as many as the largest task has.
@@ -65,13 +68,13 @@ def evaluate(accelerator: Accelerator, method: Method, stream: TaskStream, numbe
         "head_prediction": head.numpy(),  # -1 where the method has no second classifier
         "answer": answers,
     }
-    frame = pd.DataFrame(columns)
+    frame = DataFrame(columns)
     if frame["index"].duplicated().any():
         raise RuntimeError("a test row was scored twice")
     return frame.sort_values("index", ignore_index=True)
 
 
-def tally(scored: pd.DataFrame, stream: TaskStream, number: int) -> dict[str, Any]:
+def tally(scored: "pd.DataFrame", stream: TaskStream, number: int) -> dict[str, Any]:
     """-> right answers by task (class-IL, task-IL, the head's own) and the number of invalid answers; None if the method has none"""
     guesses = {"correct": scored.prediction, "task_il": scored.task_il_prediction, "head": scored.head_prediction}
     right = scored.assign(**{name: guess == scored.label for name, guess in guesses.items()})
@@ -96,7 +99,7 @@ class Scores:
         (found,) = broadcast_object_list([path.exists() and sound(path, lambda: self._whole(task))])
         return found
 
-    def write(self, task: int, predictions: pd.DataFrame, values: dict[str, Any]) -> None:
+    def write(self, task: int, predictions: "pd.DataFrame", values: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
             with saving(self.folder):
                 with atomic(self._path(task).with_suffix(".parquet")) as work:
@@ -119,6 +122,8 @@ class Scores:
 
     def join_predictions(self, tasks: int, path: Path) -> None:
         """Write the predictions of all tasks as one file, a task at a time."""
+        import pyarrow.parquet as pq
+
         with saving(path.parent), atomic(path) as work:
             parts = [self._path(task).with_suffix(".parquet") for task in range(tasks)]
             with pq.ParquetWriter(work, pq.read_schema(parts[0])) as writer:

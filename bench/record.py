@@ -45,7 +45,8 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "environment": (
         dict,
         "git, dirty, python, packages, device, world_size, distributed_type, mixed_precision, "
-        "resumed (times), changed (what an interrupted run met anew when it went on: git or packages)",
+        "features (of a frozen encoder, by split: cache or live), resumed (times), changed "
+        "(what an interrupted run met anew when it went on: git or packages)",
     ),
     "limited": (bool, "true where the stream was cut short by a limit or scored on validation rows"),
     "complete": (bool, "true where every task was learnt and scored"),

@@ -11,7 +11,7 @@ if __name__ == "__main__" and not __package__:
     # Started as a script: Python put bench/ first on the path, where our files hide the standard library's. Replace it.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench.config import help_text, resolve
+from bench.config import resolve
 from data.errors import InputError
 
 
@@ -25,10 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--cfg", choices=["job"])
     parser.add_argument("--config-dir")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)  # options stand in any order
     try:
         config = resolve(given.overrides, given.config_dir)
         if given.help:
+            from bench.help import help_text
+
             print(help_text(config))
             return 0
         if given.cfg:
@@ -46,6 +48,7 @@ def _run(config) -> int:
     import os
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of loading, in transformers and the hub: ours show training
     import torch
 
     if not torch.cuda.is_available():
@@ -54,9 +57,6 @@ def _run(config) -> int:
         from bench.planning.plan import show_plan
 
         return show_plan(config)
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
     from bench.engine import make_accelerator, run
     from bench.resume.checkpoint import Stopped
     from bench.resume.processes import gone

@@ -9,7 +9,6 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from bench.board.plots import matrix, pixels
 from bench.metrics import rates
 from data.errors import InputError, one_of
 
@@ -69,6 +68,8 @@ class Tracking:
         self.accelerator.trackers = []
 
     def _summary(self, record: dict[str, Any], path: Path) -> None:
+        from bench.board.plots import matrix, pixels
+
         costs = {"memory_bytes": record["memory"]["bytes"], "trainable": record["parameters"]["trainable"]}
         summary = record["metrics"] | costs | {name: record["time"][name] for name in ("train_s", "evaluate_s", "total_s")}
         self.step += 1

@@ -4,7 +4,7 @@ Shapes: B batch, N rows, T tasks.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -67,6 +67,11 @@ class Rows(Dataset):
     def workers(self) -> int:
         """-> processes that should read batches ahead: none where the store is a table, some where it decodes files"""
         return getattr(self.store, "workers", 0)
+
+    @property
+    def encode(self) -> Callable[[Tensor], Tensor] | None:
+        """-> what makes features of the images that the store gives, on the device; None where it gives what is to be fed"""
+        return getattr(self.store, "encode", None)
 
     def item_bytes(self) -> int:
         """-> bytes of one image as the source holds it, which is what keeping it costs (features can be made from it again)"""

@@ -3,6 +3,9 @@
 import sys
 from pathlib import Path
 
+if __name__ == "__main__" and not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # as in bench/run.py: started as a script
+
 from data.errors import InputError, unknown
 
 USAGE = """usage: cilbench COMMAND ...
@@ -86,10 +89,10 @@ def listed(kind: str) -> list[str]:
         return sorted(VLMS)
     from bench import config
 
-    config._load_plugins([])
+    config.load_plugins([])
     if kind == "experiments":
-        return sorted(path.stem for path in (Path(config.__file__).parent / "presets" / "experiment").glob("*.yaml"))
-    return sorted(config.METHODS if kind == "methods" else config._stream_names())
+        return config.preset_names()
+    return sorted(config.METHODS if kind == "methods" else config.stream_names())
 
 
 def _show(arguments: list[str]) -> int:

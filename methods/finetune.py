@@ -6,7 +6,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from data.images.augment import Augment
+from data.errors import InputError
+from data.images.augment import Augment, ResizedCrop
 from data.stream import Batch, Task
 from methods import config
 from methods.base import Method, Prediction
@@ -24,7 +25,16 @@ class Finetune(Method):
 
     def learn(self, task: Task) -> None:
         self.net.grow(task.classes.stop)
-        fit(self.accelerator, self.net, task.train, self.loss, self.config, Augment(flip=self.config.flip and task.mirrors))
+        fit(self.accelerator, self.net, task.train, self.loss, self.config, self.augment(task))
+
+    def augment(self, task: Task) -> Augment | ResizedCrop:
+        """-> what is done to the task's training images"""
+        flip, size = self.config.flip and task.mirrors, self.config.image_size
+        if self.config.crop is None:
+            return Augment(flip=flip)
+        if size is None or not 0 < self.config.crop <= 1:
+            raise InputError("method.crop is the smallest share of an image, above 0 and at most 1, and needs method.image_size: set both")
+        return ResizedCrop(size, self.config.crop, flip)
 
     def loss(self, net: Classifier, batch: Batch) -> Tensor:
         return cross_entropy(net(batch.inputs), batch.labels)

@@ -8,7 +8,6 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
-from data.images.augment import Augment
 from data.stream import Batch, Rows, Task
 from methods import config
 from methods.base import Stored
@@ -29,14 +28,7 @@ class Replay(Finetune):
 
     def learn(self, task: Task) -> None:
         self.net.grow(task.classes.stop)
-        fit(
-            self.accelerator,
-            self.net,
-            self.memory.beside(task.train),
-            self.loss,
-            self.config,
-            Augment(flip=self.config.flip and task.mirrors),
-        )
+        fit(self.accelerator, self.net, self.memory.beside(task.train), self.loss, self.config, self.augment(task))
         self.memory.update(task.train, task.classes, self.embedded, current().generator(-1))
 
     def embedded(self, rows: Rows, mirrored: bool = False) -> Tensor:

@@ -12,6 +12,7 @@ from bench.config import resolve
 from bench.engine import run
 from methods.config import METHODS
 from tests.bench.made import write_record
+from tests.tiny import clip_folder
 
 # What makes a method quick enough to be run many times over; its defaults are for `digits` whole.
 QUICK = {
@@ -23,6 +24,17 @@ QUICK = {
     "icarl": ["method.epochs=1", "method.lr=0.001", "method.memory=20"],
     "mae_cil": ["method.epochs=1", "method.lr=0.0001", "method.width=32", "method.depth=3", "method.memory_bytes=1960"],
     "gmm": ["method.memory=12", "method.max_new_tokens=12"],
+    "ranpac": ["method.projection=100"],
+    "wa": ["method.epochs=1", "method.lr=0.0003", "method.memory=20"],
+    "der_yan": [
+        "method.epochs=1",
+        "method.lr=0.0003",
+        "method.memory=20",
+        "method.backbone=resnet32",
+        "method.balanced_epochs=1",
+        "method.balanced_lr=0.001",
+    ],
+    "zero_shot": [f"method.encoder=open_clip:{clip_folder()}"],
 }
 SMALL = ["stream=digits", "stream.limit=6", "progress=false"]
 

@@ -101,7 +101,7 @@ def activations(vlm: nn.Module, rows: int, features: tuple[int, int], answer: in
     """-> bytes that a forward pass of `rows` rows keeps for the backward pass, with the logits of the answers"""
     embeddings = vlm.decoder.get_input_embeddings()
     dtype = torch.bfloat16 if how.half else embeddings.weight.dtype
-    length = _visual_tokens(vlm, features) + len(vlm.prompt.question) + answer - 1
+    length = visual_tokens(vlm, features) + len(vlm.prompt.question) + answer - 1
     with _half(vlm.decoder) if how.half else contextlib.nullcontext():
         inputs = torch.zeros(rows, length, embeddings.embedding_dim, device="meta", dtype=dtype, requires_grad=True)
         kept = saved_bytes(vlm, inputs)
@@ -119,7 +119,7 @@ def answering(vlm: nn.Module, rows: int, features: tuple[int, int], longest: int
     dtype = torch.bfloat16 if how.half else decoder.get_input_embeddings().weight.dtype
     with torch.no_grad(), _attention_of_kernels():
         cache = vlm._cache(1)
-        length = _visual_tokens(vlm, features) + len(vlm.prompt.question) + opening
+        length = visual_tokens(vlm, features) + len(vlm.prompt.question) + opening
         words = decoder.get_input_embeddings()
         inputs = torch.zeros(1, length, words.embedding_dim, device="meta", dtype=words.weight.dtype)
         decoder.base_model(inputs_embeds=inputs, past_key_values=cache, use_cache=True)
@@ -128,7 +128,7 @@ def answering(vlm: nn.Module, rows: int, features: tuple[int, int], longest: int
     return rows * dtype.itemsize * (numbers * tokens + (opening + 1) * decoder.get_output_embeddings().weight.shape[0])
 
 
-def _visual_tokens(vlm: nn.Module, features: tuple[int, int]) -> int:
+def visual_tokens(vlm: nn.Module, features: tuple[int, int]) -> int:
     """-> tokens that an image becomes"""
     for part in vlm.projector.modules():
         if isinstance(part, Queries):  # not run here: with a question it looks at its mask, which has no numbers in a plan

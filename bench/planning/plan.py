@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from bench.config import config_hash
 from bench.launching import make_accelerator
 from bench.planning.estimate import describe, device_bytes, device_memory, layout, steps, too_large
+from bench.planning.features import encoder_bytes, feature_lines, feeding_line
 from bench.record import record_path
 from data.caching.cache import cache_dir
 from data.errors import InputError
@@ -22,6 +23,7 @@ from data.source import duplicates, load
 from data.stream import TaskStream
 from methods.base import Method, method_class
 from methods.learning.sharding import weightless
+from methods.networks.features import choose
 
 GIB = 2**30
 
@@ -66,7 +68,12 @@ def _show_plan(config: DictConfig) -> int:
 
 
 def _model(config: DictConfig, accelerator: Accelerator, method: Method, stream: TaskStream) -> Iterator[str]:
-    """-> lines on a generative model. Errors: InputError where it does not fit its device"""
+    """-> lines on a method's frozen encoder and on a generative model. Errors: InputError where it does not fit its device"""
+    choices = {}
+    if method.encoder is not None:
+        splits = {"train": stream.train_rows, "scored": stream.scored_rows}
+        choices = dict(zip(splits, choose(method.encoder, list(splits.values()), config.features), strict=True))
+        yield from feature_lines(method.encoder, choices)
     shape = method.shape(stream.class_names)
     if shape is None:
         return
@@ -74,7 +81,9 @@ def _model(config: DictConfig, accelerator: Accelerator, method: Method, stream:
     count, how, memory = method.parameters(), layout(accelerator), device_memory(accelerator)
     yield f"model    {count['total']:,} parameters, of which {count['trainable']:,} train"
     taken = device_bytes(model, config.method, how, features, answer, config.eval_batch_size)
+    taken["encoder"] = encoder_bytes(method.encoder, choices)
     yield describe(taken, how, memory)
+    yield feeding_line(accelerator, model, config.method, how, features, answer)
     seen = [sum(stream.sizes[:task]) for task in range(len(stream))]
     rows = [len(stream[task].train) for task in range(len(stream))]
     kept = [min(config.method.memory // max(1, classes) * classes, sum(rows[:task])) for task, classes in enumerate(seen)]

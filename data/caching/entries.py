@@ -9,6 +9,7 @@ files, by the process that wrote or first met them. What changes a file in place
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -104,6 +105,21 @@ def whole(path: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return False
     return True
+
+
+def digest(path: Path) -> str:
+    """-> sha256 over a whole entry, as its seal has it"""
+    seal = json.loads(_seal(path).read_text())
+    return hashlib.sha256(repr(sorted((name, entry[3]) for name, entry in seal.items())).encode()).hexdigest()
+
+
+def making_lock(path: Path) -> IO[str] | None:
+    """-> the open lock of the one process that makes an entry, or None where another one holds it: does not wait"""
+    with taking(path.parent):
+        try:
+            return locked(_lock(path, ".make"), wait=False)
+        except BlockingIOError:
+            return None
 
 
 def _seal_again(path: Path, seal: dict[str, list]) -> None:

@@ -1,5 +1,6 @@
 """Batched image transforms on the device. B batch, H and W in pixels; images are uint8 or float in 0..255."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -60,3 +61,62 @@ class Augment:
         start = (image * channels + channel) * plane + row * columns + right  # [B, 3, H]
         stretches = padded.flatten().unfold(0, width, 1)  # a view: [every start, W]
         return stretches.index_select(0, start.flatten()).view(images.shape)
+
+
+TRIES, RATIOS = 10, (3 / 4, 4 / 3)  # of a random crop: torchvision's
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """A crop of random area and shape, resized to `size` pixels, and flipped with probability 1/2 where `flip`: Inception's.
+
+    torchvision's RandomResizedCrop with its defaults: bilinear, antialiased, area and ratio drawn until the crop fits, ten times at most.
+    Draws and their use are apart, as in `Augment`.
+    """
+
+    size: int
+    smallest: float = 0.08  # share of an image's area
+    flip: bool = True
+
+    def draw(self, count: int, generator: Generator) -> Tensor:
+        """-> in 0..1, [count, 2 * TRIES + 3]: areas, ratios, vertical and horizontal place, flip"""
+        return torch.rand(count, 2 * TRIES + 3, generator=generator)
+
+    def boxes(self, draws: Tensor, height: int, width: int) -> Tensor:
+        """[B, 2 * TRIES + 3] -> int64 [B, 4]: top, left, height and width of the crop in pixels"""
+        areas = (self.smallest + (1 - self.smallest) * draws[:, :TRIES].double()) * (height * width)
+        low, high = (math.log(ratio) for ratio in RATIOS)
+        ratios = torch.exp(low + (high - low) * draws[:, TRIES : 2 * TRIES].double())
+        w, h = (areas * ratios).sqrt().round().long(), (areas / ratios).sqrt().round().long()  # [B, TRIES]
+        fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+        first = fits.int().argmax(1, keepdim=True)
+        w, h = w.gather(1, first)[:, 0], h.gather(1, first)[:, 0]
+        places = draws[:, 2 * TRIES : 2 * TRIES + 2].double()
+        top, left = (places[:, 0] * (height - h + 1)).long(), (places[:, 1] * (width - w + 1)).long()
+        # None fitted: the largest crop in the middle whose shape is allowed.
+        widest, highest = min(width, round(height * RATIOS[1])), min(height, round(width / RATIOS[0]))
+        middle = torch.tensor([(height - highest) // 2, (width - widest) // 2, highest, widest])
+        return torch.where(fits.any(1, keepdim=True), torch.stack([top, left, h, w], 1), middle)
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """images [B, 3, H, W], draws as above -> float [B, 3, size, size] in 0..255
+
+        A resized crop is a product with two matrices of weights, one an axis; all rows' products are one call.
+        """
+        top, left, height, width = self.boxes(draws.cpu(), *images.shape[-2:]).to(images.device).unbind(1)
+        down = _triangles(top, height, images.shape[-2], self.size)
+        across = _triangles(left, width, images.shape[-1], self.size)
+        if self.flip:
+            across = torch.where((draws[:, -1] < 0.5).to(images.device)[:, None, None], across.flip(1), across)
+        return down[:, None] @ images.float() @ across.transpose(1, 2)[:, None]
+
+
+def _triangles(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
+    """-> weights [B, size, pixels] of bilinear, antialiased interpolation of the stretch [start, start + length) of an axis to `size`"""
+    start, length = start[:, None, None].float(), length[:, None, None].float()
+    scale = length / size
+    centre = start + (torch.arange(size, device=start.device)[:, None] + 0.5) * scale
+    at = torch.arange(pixels, device=start.device) + 0.5
+    weights = (1 - (at - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    weights = weights * ((at > start) & (at < start + length))
+    return weights / weights.sum(2, keepdim=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.images.augment import Augment
+from data.images.augment import Augment, ResizedCrop
 
 
 def derive_seed(*where: int) -> int:
@@ -32,7 +32,7 @@ class Micro:
     where: list[int]  # this rank's rows among them
     seed: int
 
-    def draws(self, augment: Augment) -> Tensor:
+    def draws(self, augment: Augment | ResizedCrop) -> Tensor:
         return augment.draw(self.count, torch.Generator().manual_seed(self.seed))[self.where]
 
     def uniform(self, width: int) -> Tensor:

@@ -17,7 +17,6 @@ from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import DistributedType, broadcast_object_list
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from methods.config import Training
 from methods.learning.optim import make_optimizer
@@ -197,8 +196,11 @@ def release(accelerator: Accelerator) -> None:
 
 def give_back(model: nn.Module) -> None:
     """FSDP2 keeps the last weights of a call gathered, as other parameters than those that train: put them back in shares."""
-    if isinstance(model, FSDPModule):
-        model.reshard()
+    if is_sharded():  # else torch's FSDP, which takes a while to import, is not wanted at all
+        from torch.distributed.fsdp import FSDPModule
+
+        if isinstance(model, FSDPModule):
+            model.reshard()
 
 
 def inner(optimizer: Any) -> torch.optim.Optimizer:

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from methods.learning.sharding import gathered, give_back, inner
 
@@ -19,7 +18,7 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 
 def _whole(value: Tensor) -> Tensor:
     """Under bf16 DeepSpeed keeps a float32 master of each trained weight: that one."""
-    if isinstance(value, DTensor):
+    if hasattr(value, "full_tensor"):  # of FSDP2; its class takes a while to import
         return value.detach().full_tensor()
     if hasattr(value, "ds_id") or hasattr(value, "_hp_mapping"):
         from deepspeed.utils import safe_get_full_fp32_param
@@ -42,7 +41,9 @@ def load_trained(model: nn.Module, state: dict[str, Tensor]) -> bool:
 
 
 def _put(target: Tensor, value: Tensor) -> None:
-    if isinstance(target, DTensor):
+    if hasattr(target, "full_tensor"):
+        from torch.distributed.tensor import distribute_tensor
+
         target.copy_(distribute_tensor(value.to(target.device), target.device_mesh, target.placements))
     elif hasattr(target, "ds_id"):
         from deepspeed.utils import safe_set_local_fp32_param

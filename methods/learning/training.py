@@ -16,15 +16,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from torch import Generator, Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.errors import InputError, one_of
-from data.images.augment import Augment
+from data.images.augment import Augment, ResizedCrop
 from data.stream import Batch, Rows
 from methods.config import Training
 from methods.learning.batches import GlobalBatches, Micro, derive_seed
 from methods.learning.batchnorm import global_statistics
+from methods.learning.feeding import fed, reader
 from methods.learning.optim import learning_rate
 from methods.learning.sharding import is_sharded, no_gradient, prepare, release, synced
 
@@ -73,7 +73,7 @@ def fit(
     rows: Rows,
     loss: Callable[[nn.Module, Batch], Tensor],
     options: Training,
-    augment: Augment | None = None,
+    augment: Augment | ResizedCrop | None = None,
 ) -> None:
     """Minimise `loss(model, batch)`, the mean over the batch's rows, over the parameters of `model` that require gradients.
 
@@ -105,7 +105,7 @@ def _optimise(
     rows: Rows,
     loss: Callable[[nn.Module, Batch], Tensor],
     options: Training,
-    augment: Augment | None,
+    augment: Augment | ResizedCrop | None,
     run: Session,
     phase: int,
     steps: int,
@@ -117,7 +117,7 @@ def _optimise(
     prepared.train()
     where, rank, world = (run.seed, run.task, phase), accelerator.process_index, accelerator.num_processes
     batches = GlobalBatches(len(rows), options.batch_size, options.accumulate, where, start, steps, rank, world)
-    loader = DataLoader(rows, batch_size=None, sampler=batches, num_workers=rows.workers)
+    loader = reader(accelerator, rows, batches, steps - start)
     bar = tqdm(
         total=steps,
         initial=start,
@@ -137,9 +137,7 @@ def _optimise(
             for group in optimizer.param_groups:
                 group["lr"] = rate
         run.micro = micro
-        batch = Batch(*(column.to(accelerator.device, non_blocking=True) for column in batch))
-        if augment is not None:
-            batch = batch._replace(inputs=augment(batch.inputs, micro.draws(augment)))
+        batch = fed(accelerator, rows, batch, augment, None if augment is None else micro.draws(augment))
         with synced(accelerator, prepared, micro.last), accelerator.autocast():
             value = loss(called, batch)
             accelerator.backward(value * micro.weight)  # DeepSpeed clips and steps in here
@@ -185,14 +183,14 @@ def embed(accelerator: Accelerator, fn: Callable[[Batch], Any], rows: Rows, batc
     count, world, rank = len(rows), accelerator.num_processes, accelerator.process_index
     batches = math.ceil(count / batch_size)
     rounds = math.ceil(batches / world)  # the same on every rank, as sharded models need
+    starts = [min(number * world + rank, batches - 1) * batch_size for number in range(rounds)]
+    dealt = [torch.arange(start, min(start + batch_size, count)) for start in starts]
     results = []
     quiet = progress is None or not accelerator.is_main_process
-    for number in tqdm(range(rounds), desc=progress, disable=quiet, file=sys.stderr, leave=False):
-        at = min(number * world + rank, batches - 1)
-        positions = torch.arange(at * batch_size, min((at + 1) * batch_size, count))
-        batch = Batch(*(column.to(accelerator.device, non_blocking=True) for column in rows[positions]))
+    read = reader(accelerator, rows, dealt, rounds)
+    for positions, batch in zip(dealt, tqdm(read, progress, rounds, disable=quiet, file=sys.stderr, leave=False), strict=True):
         with no_gradient(), accelerator.autocast():
-            output = fn(batch)
+            output = fn(fed(accelerator, rows, batch))
         short = batch_size - len(positions)
         results.append(tuple(_pad(column, short) for column in (positions, *output)))
     merged = [_merge(accelerator, [result[part] for result in results], batch_size, count) for part in range(len(results[0]))]

@@ -70,6 +70,7 @@ class WithCopies:
 
     def __init__(self, store: Any, copies: Tensor):
         self.store, self.copies, self.workers = store, copies, getattr(store, "workers", 0)
+        self.encode = getattr(store, "encode", None)  # the copies are of what the store gives
 
     def __getitem__(self, index: Tensor) -> Tensor:
         own = index < 0

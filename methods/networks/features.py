@@ -1,70 +1,76 @@
-"""Features of a frozen encoder: computed once for each image, cached on disk, shared by methods, seeds and runs."""
+"""What a method with a frozen encoder is fed: features from a table on disk where it fits, else computed with each batch.
 
-from contextlib import nullcontext
-from pathlib import Path
+Both give the same rows in the same order, and features that differ by float rounding alone.
+"""
 
-import numpy as np
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
-from data.caching.cache import cache_dir, content_key
-from data.caching.cache import table as new_table
-from data.caching.entries import making, use
-from data.errors import InputError
-from data.stream import Batch, Rows, store_digest
-from methods.learning.training import embed
+from data.caching.cache import cache_dir
+from data.caching.entries import limit, use
+from data.errors import one_of
+from data.stream import Rows
 from methods.networks.backbones import FrozenEncoder
+from methods.networks.feature_table import Table, make, opened, table_of
+from methods.networks.live import LiveStore
 
-CHUNK = 8192  # rows held in memory while features are computed
-
-
-class FeatureStore:
-    """A memory-mapped table of features that answers to the row numbers of the image store it was made from."""
-
-    def __init__(self, table: np.ndarray, rows: Tensor, images: object):
-        self.table, self.rows, self.images = table, rows, images  # [N, L, D]; int64 [N], ascending; the image store
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        """int64 [B] rows of the image store -> float32 [B, L, D]"""
-        rows = torch.from_numpy(self.table[torch.searchsorted(self.rows, index).numpy()])
-        return rows.view(torch.bfloat16).float() if rows.dtype == torch.uint16 else rows
+WAYS = ("auto", "cache", "live")
+SHARE = 0.5  # of CILBENCH_CACHE_GIB that the tables of one run may take by themselves
 
 
-def with_features(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, batch_size: int = 64, progress: bool = True) -> Rows:
-    """-> the same rows, read as features [L, D]; computed on all processes where the cache has none"""
-    index = rows.index.sort().values
-    key = content_key(encoder.name, sorted(encoder.weights.items()), store_digest(rows.store), index.numpy().tobytes())
-    path = cache_dir("features") / f"{key}.npy"
-    known = torch.tensor(int(use(path)), device=accelerator.device)
-    if accelerator.reduce(known, "sum").item() < accelerator.num_processes:
-        _compute(accelerator, encoder, Rows(rows.store, index, torch.zeros_like(index)), batch_size, path, progress)
-        accelerator.wait_for_everyone()
-        if not use(path):
-            raise InputError(f"the cache entry {path} was removed while it was made: run this again")
-    table = np.load(path, mmap_mode="c", allow_pickle=False)  # copy-on-write: torch wants writable memory, the file stays
-    return rows.on(FeatureStore(table, index, rows.store))
+@dataclass(frozen=True)
+class Choice:
+    """How the rows of one split are fed, and why."""
+
+    table: Table
+    way: str  # cache | live
+    why: str
 
 
-def _compute(accelerator: Accelerator, encoder: FrozenEncoder, rows: Rows, batch_size: int, path: Path, progress: bool) -> None:
-    """Encode every row on all processes; the main one of each machine, which may have a cache of its own, writes the table."""
-    encoder.module.to(accelerator.device)
+def choose(encoder: FrozenEncoder, splits: Sequence[Rows], asked: str) -> list[Choice]:
+    """-> how each split is fed where `asked` for auto, cache or live. Under auto the smallest tables come first. Errors: InputError"""
+    one_of("features", asked, WAYS)
+    folder = cache_dir("features")
+    tables = [table_of(encoder, rows, folder) for rows in splits]
+    if asked != "auto":
+        return [Choice(table, asked, f"features={asked} says so") for table in tables]
+    room, free = SHARE * limit(), float(shutil.disk_usage(folder).free)
+    found: dict[int, Choice] = {}
+    for number in sorted(range(len(tables)), key=lambda one: tables[one].bytes):
+        table = tables[number]
+        if use(table.path):
+            found[number] = Choice(table, "cache", "it is there already")
+        elif table.bytes > room:
+            found[number] = Choice(table, "live", f"it is more than {SHARE:.0%} of CILBENCH_CACHE_GIB leave")
+        elif table.bytes > free:
+            found[number] = Choice(table, "live", "the disk has no room for it")
+        else:
+            found[number] = Choice(table, "cache", f"it is within {SHARE:.0%} of CILBENCH_CACHE_GIB")
+        if found[number].way == "cache":
+            room -= table.bytes
+            free -= 0 if found[number].why == "it is there already" else table.bytes
+    return [found[number] for number in range(len(tables))]
 
-    def encode(batch: Batch) -> tuple[Tensor]:
-        with torch.autocast(accelerator.device.type, enabled=False):  # one cache serves runs of every precision
-            return (encoder(batch.inputs),)
 
-    with making(path) if accelerator.is_local_main_process else nullcontext() as work:
-        table = None
-        for start in range(0, len(rows), CHUNK):
-            chunk = rows.at(torch.arange(start, min(start + CHUNK, len(rows))))
-            (features,) = embed(accelerator, encode, chunk, batch_size, "encoding images" if progress else None)
-            if work is None:
-                continue
-            # numpy has no bfloat16: what an encoder gives in it is kept as its bits, in half the room and without loss.
-            kept = features.view(torch.uint16) if features.dtype == torch.bfloat16 else features.float()
-            if table is None:
-                table = new_table(work, kept.numpy().dtype, (len(rows), *features.shape[1:]))
-            table[start : start + len(chunk)] = kept.numpy()
-        if table is not None:
-            table.flush()
+def with_features(
+    accelerator: Accelerator, encoder: FrozenEncoder, splits: Sequence[Rows], asked: str = "cache", progress: bool = True
+) -> list[Rows]:
+    """-> the same rows of each split, read as features [L, D], in the same way on every process
+
+    Errors: InputError where a table that was asked for does not fit.
+    """
+    choices = choose(encoder, splits, asked)
+    cached = torch.tensor([int(choice.way == "cache") for choice in choices], device=accelerator.device)
+    everywhere = (accelerator.reduce(cached, "sum") == accelerator.num_processes).tolist()  # each machine may have a disk of its own
+    fed = []
+    for choice, rows, fits in zip(choices, splits, everywhere, strict=True):
+        if fits:
+            make(accelerator, choice.table, progress)
+        fed.append(rows.on(opened(choice.table) if fits else LiveStore(rows.store, encoder)))
+    # Where nothing is encoded any more the encoder leaves the device to the method.
+    encoder.module.to("cpu" if all(everywhere) else accelerator.device)
+    return fed

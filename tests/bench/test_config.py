@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from bench.config import Checkpoint, RunConfig, comments, config_hash, preset_names, resolve
+from bench.config import Checkpoint, RunConfig, config_hash, preset_names, resolve
+from bench.help import comments
 from bench.run import main
 from data.config import STREAMS
 from data.errors import InputError

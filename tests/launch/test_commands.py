@@ -19,11 +19,14 @@ pytestmark = pytest.mark.slow
         [*ACCELERATE, str(ROOT / "bench" / "run.py")],
         [sys.executable, str(ROOT / "bench" / "run.py")],
         [sys.executable, "-m", "bench.run"],
+        [*ACCELERATE, "-m", "bench.run"],
     ],
-    ids=["accelerate", "script", "module"],
+    ids=["accelerate", "script", "module", "accelerate-module"],
 )
 def test_run_from_another_folder(command, tmp_path):
-    (tmp_path / "data").mkdir()  # a folder of the user's that must not hide ours
+    for name in ("data", "methods"):  # packages of the user's that must not hide ours
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')")
     done = subprocess.run(
         [*command, "method=ncm", "progress=false"], cwd=tmp_path, capture_output=True, text=True, check=False, env=_environment(command)
     )

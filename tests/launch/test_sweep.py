@@ -1,66 +1,186 @@
-"""A sweep: planned whole, skips what has a record, survives a crash and stops on Ctrl-C."""
+"""A sweep: planned whole, skips what has a record, survives a crash, goes on with what was preempted and stops on Ctrl-C.
 
+Runs are played by a small script in the driver's place, but in the last tests.
+"""
+
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 
-from bench.config import config_hash, resolve
+from bench.config import resolve
 from data.errors import InputError
 from launch import sweep
+from launch.sweeping import grid, local, runs, slurm
+from launch.sweeping.outcome import spread
 from tests.bench.made import write_record
 
+ROOT = Path(__file__).resolve().parents[2]
+QUIET = Console(quiet=True)
 
-def planned(*arguments: str) -> list[sweep.Run]:
-    return sweep.plan(*sweep.parse(list(arguments)))
+
+def planned(*arguments: str) -> list[runs.Run]:
+    return runs.plan(grid.read(list(arguments)))
+
+
+def chosen(*arguments: str) -> list[list[str]]:
+    return [point.overrides for block in grid.read(list(arguments)).blocks for point in grid.points(block)]
 
 
 def test_the_grid_is_planned_with_estimates_and_without_what_is_done(tmp_path):
     config = resolve(["method=ncm", "stream=digits", "seed=1"])
-    from omegaconf import OmegaConf
-
     plain = OmegaConf.to_container(config)
-    write_record(tmp_path / "s" / "ncm", method="ncm", seed=1, config=plain, config_hash=config_hash(config))
+    write_record(tmp_path / "s" / "ncm", method="ncm", seed=1, config=plain, config_hash=runs.identity(config))
     (path,) = tmp_path.rglob("*.json")
-    path.rename(tmp_path / "s" / "ncm" / "one.json")
-    runs = planned("methods=[ncm,finetune]", "streams=[digits]", "seeds=[0,1]", f"results={tmp_path}")
+    path.rename(tmp_path / "s" / "ncm" / f"{runs.identity(config)}-s1.json")
+    found = planned("methods=[ncm,finetune]", "streams=[digits]", "seeds=[0,1]", f"results={tmp_path}")
     states = [("ncm", 0, False), ("ncm", 1, True), ("finetune", 0, False), ("finetune", 1, False)]
-    assert [(run.method, run.seed, run.done) for run in runs] == states
-    assert [run.seconds for run in runs] == [3.0, 3.0, None, None]
+    assert [(run.method, run.seed, run.done) for run in found] == states
+    assert [run.seconds for run in found] == [3.0, 3.0, None, None]
+    assert runs.record_of(found[1])["seed"] == 1 and runs.record_of(found[0]) is None
 
 
-@pytest.mark.parametrize("wrong", ["methods=[icral]", "seeds=[a]", "jobs=0", "method=ncm", "methods=[]", "oops", "gpus=1,2"])
+def test_a_grid_over_options_is_hydras():
+    """Oracle: the combinations, written out. A list in brackets is one value, as Hydra has it; range and choice are its sweeps."""
+    given = ["methods=[finetune]", "method.lr=0.1,0.01", "method.milestones=[1,2]", "seeds=range(2)"]
+    fixed = ["method=finetune", "stream=digits", "method.milestones=[1,2]"]
+    assert chosen(*given) == [[*fixed, f"method.lr={lr}", f"seed={seed}"] for lr in ("0.1", "0.01") for seed in (0, 1)]
+    assert len(chosen("methods=[ncm,gmm]", "streams=[digits,cifar10]", "method.batch_size=choice(4,8,16)", "seeds=0,1")) == 2 * 2 * 3 * 2
+    assert chosen("experiments=[cifar100_icarl]") == [["experiment=cifar100_icarl", "seed=0"]]
+    assert len(planned("methods=[ncm]", "method.batch_size=8,8", "seeds=[0,0]")) == 1  # none twice
+
+
+def test_a_file_holds_a_sweep(tmp_path):
+    """What a block says goes before what the file says for all, and the command line before both."""
+    file = tmp_path / "paper.yaml"
+    file.write_text(
+        f"results: {tmp_path}\nseeds: [0, 1]\njobs: 2\nruns:\n"
+        "  - {methods: [ncm], streams: [digits], method.batch_size: '8,16'}\n"
+        "  - {experiments: [cifar100_icarl], seeds: 3, launch: zero3, processes: 8, method.memory: null, stream.checksum: false}\n"
+    )
+    asked = grid.read([str(file), "jobs=1", "stream.limit=4"])
+    assert asked.common == {"jobs": "1"}
+    every = [point for block in asked.blocks for point in grid.points(block)]
+    base = ["method=ncm", "stream=digits", f"results={tmp_path}", "stream.limit=4"]
+    wanted = [[*base, f"method.batch_size={size}", f"seed={seed}"] for size in (8, 16) for seed in (0, 1)]
+    assert [point.overrides for point in every[:4]] == wanted
+    last = every[4]
+    assert {"experiment=cifar100_icarl", "method.memory=null", "stream.checksum=false", "seed=3"} <= set(last.overrides)
+    assert (last.launch, last.processes) == (str(ROOT / "launch" / "zero3.yaml"), 8)
+    assert [point.processes for point in (block for block in every[:4])] == [1] * 4
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["methods=[icral]", "seeds=[a]", "jobs=0", "method=ncm", "methods=[]", "oops", "gpus=1,2", "method.batch_size=interval(0,1)",
+     "experiments=[cifar100_icarl]", "launch=zero4", "processes=0", "hours=0", "cluster=pbs", "method.batch_size=[", "retries=x"],
+)  # fmt: skip
 def test_wrong_input_stops_before_anything_runs(wrong):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as caught:
         planned("methods=[ncm]", wrong)
+    assert "\n" not in str(caught.value)
 
 
-def made_driver(tmp_path: Path, text: str) -> Path:
-    driver = tmp_path / "driver.py"
-    driver.write_text(text)
-    return driver
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[1]", "must hold key: value"), ("a: [", "is no YAML"), ("methods: [ncm]\nruns: 3", "list of blocks"),
+     ("runs: [{methods: [ncm], jobs: 2}]", "of the whole sweep"), ("methods: [ncm]\nmethod: {lr: 1}", "with dots"),
+     ("methods: [ncm]\nstream.limt: 3", "did you mean 'stream.limit'")],
+)  # fmt: skip
+def test_a_wrong_file_is_a_sentence(text, said, tmp_path, capsys):
+    (tmp_path / "paper.yaml").write_text(text)
+    assert sweep.main([str(tmp_path / "paper.yaml")]) == 2
+    assert said in capsys.readouterr().err
+    assert sweep.main([str(tmp_path / "none.yaml")]) == 2 and "No such file" in capsys.readouterr().err
 
 
-def test_a_crash_does_not_stop_the_rest(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "DRIVER", made_driver(tmp_path, "import sys; print('here'); sys.exit('seed=1' in sys.argv)"))
-    runs = planned("methods=[ncm]", "seeds=[0,1,2]", f"results={tmp_path}")
-    failed = sweep.execute(runs, 2, None, Console(quiet=True))
+def test_too_many_processes_for_the_gpus():
+    with pytest.raises(InputError, match="processes=4 a run are more than gpus=2"):
+        grid.read(["methods=[ncm]", "processes=4", "gpus=2"])
+
+
+def test_places_are_given_in_order_and_never_twice():
+    """Runs of 1, 3 and 2 GPUs of 4: brute force over what is held at any time."""
+    places, held, most, alone = local.Places(list("0123")), [], [], threading.Lock()
+
+    def work(count: int) -> None:
+        taken = places.take(count)
+        with alone:
+            assert not set(taken) & set(held)
+            held.extend(taken)
+            most.append(len(held))
+        time.sleep(0.01)
+        with alone:
+            for name in taken:
+                held.remove(name)
+        places.give(taken)
+
+    threads = [threading.Thread(target=work, args=(count,)) for count in (1, 3, 2) * 10]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert places.free == list("0123") and max(most) <= 4 and len(most) == 30
+
+
+@pytest.fixture
+def played(tmp_path, monkeypatch):
+    """-> a function: the text of a script that plays the runs"""
+
+    def play(text: str) -> Path:
+        driver = tmp_path / "driver.py"
+        driver.write_text(text)
+        monkeypatch.setattr(runs, "DRIVER", driver)
+        return driver
+
+    return play
+
+
+def test_a_crash_does_not_stop_the_rest(tmp_path, played):
+    played("import sys; print('here'); sys.exit('seed=1' in sys.argv)")
+    found = planned("methods=[ncm]", "seeds=[0,1,2]", f"results={tmp_path}")
+    failed = local.execute(found, 2, None, 0, QUIET)
     assert [run.seed for run in failed] == [1]
-    assert all(sweep.log_path(run).read_text() == "here\n" for run in runs)
+    assert all(run.log.read_text() == "here\n" for run in found)
+
+
+def test_each_run_has_gpus_of_its_own(tmp_path, played, monkeypatch):
+    played("import os; print(os.environ['CUDA_VISIBLE_DEVICES'])")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    monkeypatch.setattr(runs, "command", runs.command)
+    found = planned("methods=[ncm]", "seeds=[0,1,2]", f"results={tmp_path}")
+    for run in found:
+        run.point = grid.Point(run.point.overrides, run.point.label, run.seed, None, 2)
+    monkeypatch.setattr(local, "command", lambda point: [sys.executable, str(runs.DRIVER)])
+    assert not local.execute(found, 1, local.visible(4), 0, QUIET)
+    assert {run.log.read_text().strip() for run in found} <= {"4,5", "6,7"}
+
+
+@pytest.mark.parametrize(("stops", "retries", "failed"), [(1, 2, 0), (2, 2, 0), (3, 2, 1), (1, 0, 1)])
+def test_what_was_preempted_is_started_again(tmp_path, played, stops, retries, failed):
+    """A run that ends with 75 so many times, and then well"""
+    played(f"import sys, pathlib; seen = pathlib.Path(r'{tmp_path}/seen'); count = len(seen.read_text()) if seen.exists() else 0\n"
+           f"seen.write_text('x' * (count + 1)); sys.exit(75 if count < {stops} else 0)")  # fmt: skip
+    assert len(local.execute(planned("methods=[ncm]", f"results={tmp_path}"), 1, None, retries, QUIET)) == failed
+    assert len((tmp_path / "seen").read_text()) == min(stops, retries) + 1 if not failed else retries + 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
-def test_ctrl_c_ends_what_runs(tmp_path, number):
-    driver = made_driver(tmp_path, f"import time; open(r'{tmp_path}/up', 'w').close(); time.sleep(60); open(r'{tmp_path}/over', 'w')")
-    code = f"import signal, sys, pathlib; from launch import sweep; sweep.DRIVER = pathlib.Path(r'{driver}'); "
+def test_ctrl_c_ends_what_runs(tmp_path, played, number):
+    driver = played(f"import time; open(r'{tmp_path}/up', 'w').close(); time.sleep(60); open(r'{tmp_path}/over', 'w')")
+    code = "import signal, sys, pathlib; from launch import sweep; from launch.sweeping import runs; "
+    code += f"runs.DRIVER = pathlib.Path(r'{driver}'); "
     code += "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background jobs start with it ignored
     code += "sys.exit(sweep.main(sys.argv[1:]))"
     arguments = [sys.executable, "-c", code, "methods=[ncm]", "seeds=[0,1]", f"results={tmp_path}"]
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT)
     before = time.monotonic()
     while not (tmp_path / "up").exists() and time.monotonic() - before < 60:
         time.sleep(0.1)
@@ -70,16 +190,90 @@ def test_ctrl_c_ends_what_runs(tmp_path, number):
     assert not (tmp_path / "over").exists()
 
 
-def test_submitit_runs_the_jobs(tmp_path, monkeypatch):
+def test_a_run_of_several_processes_is_launched(monkeypatch):
+    (point,) = [grid.points(block)[0] for block in grid.read(["methods=[gmm]", "launch=zero3", "processes=16"]).blocks]
+    words = runs.command(point, machines=2, gpus=True)
+    said = dict(zip(words, words[1:], strict=False))
+    assert words[1:3] == ["-m", "launch.start"] and said["--config_file"].endswith("launch/zero3.yaml")
+    assert (said["--num_processes"], said["--num_machines"], said["--main_process_ip"]) == ("16", "2", "FIRST_MACHINE")
+    assert words.index(str(runs.DRIVER)) < words.index("method=gmm")
+    plain = grid.Point(["method=ncm"], "ncm", 0, None, 1)
+    assert runs.command(plain)[:2] == [sys.executable, str(runs.DRIVER)]
+    several = grid.Point(["method=ncm"], "ncm", 0, None, 2)
+    assert "--multi_gpu" in runs.command(several, gpus=True) and str(runs.TWO) in runs.command(several, gpus=False)
+
+
+@pytest.mark.parametrize(("code", "wanted"), [("sys.exit(0)", 0), ("sys.exit(75)", 75), ("sys.exit(2)", 2)])
+@pytest.mark.parametrize("file", ["cpu.yaml", "cpu2.yaml"])
+def test_a_launcher_ends_as_its_run_does(tmp_path, file, code, wanted):
+    (tmp_path / "run.py").write_text(f"import sys; {code}")
+    launch = [sys.executable, "-m", "launch.start", "--config_file", str(ROOT / "launch" / file), str(tmp_path / "run.py")]
+    assert subprocess.run(launch, capture_output=True, cwd=ROOT, timeout=120, check=False).returncode == wanted
+
+
+def test_spread():
+    """Worked: 90 and 92 %: mean 91, sample deviation sqrt(2)"""
+    assert (spread([0.9, 0.92]), spread([0.5]), spread([None]), spread([])) == ("91.0 ± 1.4", "50.0", "–", "–")
+
+
+def test_submitit_runs_the_jobs(tmp_path, played):
     pytest.importorskip("submitit", reason="submitit is not installed: pip install -e .[slurm]")
-    monkeypatch.setattr(sweep, "DRIVER", made_driver(tmp_path, "import sys; print(sys.argv[3]); sys.exit('seed=1' in sys.argv)"))
-    jobs = sweep.submit(planned("methods=[ncm]", "seeds=[0,1]", f"results={tmp_path}"), "gpu", Console(quiet=True), cluster="local")
-    assert jobs[0].result().strip() == "seed=0"
-    assert jobs[1].exception() is not None  # and the other ended well
+    played("import sys; sys.exit('seed=1' in sys.argv)")
+    found = planned("methods=[ncm]", "seeds=[0,1]", f"results={tmp_path}")
+    jobs = slurm.submit(found, {"cluster": "local"}, QUIET)
+    assert jobs[0].result() == 0
+    assert "exit code 1" in str(jobs[1].exception())  # and the other ended well
+
+
+def test_a_preempted_job_saves_itself_and_goes_on(tmp_path, played):
+    """The cluster takes the machine away: the run is asked to stop, ends, and is put back into the queue, where it ends well."""
+    pytest.importorskip("submitit", reason="submitit is not installed: pip install -e .[slurm]")
+    played(f"""import os, pathlib, signal, sys, time
+up, saved = pathlib.Path(r'{tmp_path}/up'), pathlib.Path(r'{tmp_path}/saved')
+if saved.exists(): sys.exit(0)
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), saved.touch(), sys.exit(75)))
+up.with_name('.up').write_text(str(os.getppid())); up.with_name('.up').rename(up)
+time.sleep(60)""")
+    (job,) = slurm.submit(planned("methods=[ncm]", f"results={tmp_path}"), {"cluster": "local"}, QUIET)
+    before = time.monotonic()
+    while not (tmp_path / "up").exists() and time.monotonic() - before < 60:
+        time.sleep(0.1)
+    os.kill(int((tmp_path / "up").read_text()), signal.SIGUSR2)  # as SLURM does, to the process that started the run
+    assert job.result() == 0 and (tmp_path / "saved").exists()
+
+
+def test_a_job_asks_for_the_machines_of_its_processes(tmp_path, played, monkeypatch):
+    """16 processes on machines of 8 GPUs are two machines; what waits in the queue already is not handed in again."""
+    submitit = pytest.importorskip("submitit", reason="submitit is not installed: pip install -e .[slurm]")
+    played("")
+    asked, commands = [], []
+
+    class Executor:
+        def __init__(self, folder, cluster):
+            assert cluster == "slurm"
+
+        def update_parameters(self, **given):
+            asked.append(given)
+
+        def submit(self, job):
+            commands.append(job.command)
+            return type("Job", (), {"job_id": str(len(commands))})
+
+    monkeypatch.setattr(submitit, "AutoExecutor", Executor)
+    monkeypatch.setattr(slurm.shutil, "which", lambda name: "/usr/bin/srun")
+    monkeypatch.setattr(slurm, "_state", lambda folder, job, cluster: "RUNNING" if job else None)
+    found = planned("methods=[gmm]", "seeds=[0,1]", "launch=zero3", "processes=16", f"results={tmp_path}")
+    common = {"slurm": "gpu", "hours": "1.5"}
+    assert len(slurm.submit(found[:1], common, QUIET)) == 1 and len(slurm.submit(found, common, QUIET)) == 1
+    wanted = {"nodes": 2, "gpus_per_node": 8, "tasks_per_node": 1, "slurm_partition": "gpu", "timeout_min": 90}
+    assert all(wanted.items() <= given.items() for given in asked)
+    assert all({"MACHINE_RANK", "FIRST_MACHINE"} <= set(words) for words in commands)
+    with pytest.raises(InputError, match="processes=12"):
+        slurm.submit(planned("methods=[gmm]", "processes=12", f"results={tmp_path}"), common, QUIET)
 
 
 def test_slurm_is_asked_for_where_it_is(tmp_path, monkeypatch):
     pytest.importorskip("submitit", reason="submitit is not installed: pip install -e .[slurm]")
-    monkeypatch.setattr(sweep.shutil, "which", lambda name: None)
+    monkeypatch.setattr(slurm.shutil, "which", lambda name: None)
     with pytest.raises(InputError, match="no srun"):
-        sweep.submit(planned("methods=[ncm]", f"results={tmp_path}"), "gpu", Console(quiet=True))
+        slurm.submit(planned("methods=[ncm]", f"results={tmp_path}"), {"slurm": "gpu"}, QUIET)

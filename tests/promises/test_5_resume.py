@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 
 from bench import record as records
+from methods.base import method_class
 from methods.config import METHODS
 from tests.conftest import QUICK
 from tests.promises.killing import PLACES, attempt
 
 # Enough steps a task for checkpoints within it: every tenth step may write one.
-LONG = {name: ["method.batch_size=2", "method.epochs=3"] for name in METHODS} | {"gmm": ["method.batch_size=1"], "ncm": []}
+LONG = {name: ["method.batch_size=2", "method.epochs=3"] if method_class(name).trained else [] for name in METHODS}
+LONG["gmm"] = ["method.batch_size=1"]
 STREAM = ["stream=digits", "stream.limit=5", "stream.tasks=3", "progress=false"]
 KILLS = 4  # of each method, at places that all methods together go through several times; CI tries all, `-m "not slow"` one method
 SHORT = ("icarl",)

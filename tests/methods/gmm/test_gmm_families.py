@@ -125,7 +125,7 @@ def test_a_family_keeps_the_promises(family, train, accelerator, tasks, tmp_path
 
 def with_features_of(method, tasks, accelerator, tmp_path, monkeypatch):
     monkeypatch.setenv("CILBENCH_CACHE", str(tmp_path))
-    whole = with_features(accelerator, method.encoder, tasks[0].train + tasks[1].train)
+    (whole,) = with_features(accelerator, method.encoder, [tasks[0].train + tasks[1].train])
     assert whole[0].inputs.shape[1] == method.encoder.features
     return [whole.at(torch.arange(24)), whole.at(torch.arange(24, 48))]
 
@@ -196,7 +196,7 @@ def test_bfloat16_is_the_frozen_parts_alone(family, loaded, accelerator, tasks, 
     assert len(vlm.answer(features.float(), 4)) == 3 and likelihoods(vlm, features.float(), NAMES).isfinite().all()
     assert cosine_similarity(features.float().flatten(), loaded(family)[0](IMAGES).flatten(), dim=0) > 0.97
     monkeypatch.setenv("CILBENCH_CACHE", str(tmp_path))
-    rows = with_features(accelerator, encoder, tasks[0].train)
+    (rows,) = with_features(accelerator, encoder, [tasks[0].train])
     assert rows.store.table.itemsize == features.element_size()
     assert torch.equal(rows.store[rows.index[:3]], encoder(tasks[0].train.store[:3]).float())
 

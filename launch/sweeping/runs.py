@@ -1,0 +1,140 @@
+"""The runs of a sweep: what of them has a record, what the others will take, and how one is started."""
+
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench import record as records
+from bench.config import config_hash, resolve
+from data.errors import InputError
+from launch.sweeping.grid import Asked, Point, points
+
+DRIVER = Path(__file__).resolve().parents[2] / "bench" / "run.py"
+LAUNCHER = [sys.executable, "-m", "launch.start"]  # accelerate launch, with the exit code of what it launched
+TWO = Path(__file__).resolve().parents[1] / "cpu2.yaml"
+
+
+@dataclass
+class Run:
+    point: Point
+    method: str  # as the configuration names them
+    stream: str
+    folder: Path  # holds the records of all methods, over all streams
+    name: str  # of the record's file
+    done: bool
+    seconds: float | None  # as long as earlier runs took; None if there were none
+    memory: int | None  # bytes at the peak of earlier ones
+
+    @property
+    def seed(self) -> int:
+        return self.point.seed
+
+    @property
+    def title(self) -> str:
+        return f"{self.point.label}, seed {self.seed}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "sweep" / f"{self.method}-{self.stream}-{self.name.removesuffix('.json')}.log"
+
+
+def identity(config: DictConfig) -> str:
+    """-> what tells one configuration from another, but for the seed: as in the names of records"""
+    return config_hash(config)
+
+
+def plan(asked: Asked) -> list[Run]:
+    """-> every run, in order, none twice. Errors: InputError for any wrong option, before anything runs."""
+    runs: dict[tuple[Path, str], Run] = {}
+    known: dict[Path, list[dict[str, Any]]] = {}
+    for point in (point for block in asked.blocks for point in points(block)):
+        config = resolve(point.overrides)
+        folder = Path(config.results)
+        if folder not in known:
+            known[folder] = [found for path in folder.glob("*/*/*.json") if (found := _read(path))]
+        mine, plain = identity(config), OmegaConf.to_container(config, resolve=True)
+        exact = [one for one in known[folder] if one["config_hash"] == mine]
+        like = [one for one in known[folder] if all(one["config"].get(part) == plain[part] for part in ("method", "stream"))]
+        same = [one for one in known[folder] if one["config"]["method"].get("name") == config.method.name and _alike(one, plain)]
+        earlier = exact or like or same
+        done = any(one["seed"] == config.seed and one["complete"] for one in exact)
+        seconds = statistics.median([one["time"]["total_s"] for one in earlier]) if earlier else None
+        memory = max((one["peak_memory_bytes"] for one in exact or like), default=None)
+        run = Run(point, config.method.name, config.stream.source, folder, f"{mine}-s{config.seed}.json", done, seconds, memory)
+        runs.setdefault((folder, f"{config.stream.source} {run.name}"), run)
+    return list(runs.values())
+
+
+def _alike(record: dict[str, Any], config: dict[str, Any]) -> bool:
+    return record["config"]["stream"] == config["stream"]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return records.read(path)
+    except InputError:
+        return None
+
+
+def record_of(run: Run) -> dict[str, Any] | None:
+    """-> its record, where it has one"""
+    return next((found for path in run.folder.glob(f"*/*/{run.name}") if (found := _read(path))), None)
+
+
+def show(runs: Sequence[Run], console: Console) -> None:
+    """Print what is planned, and what it takes as far as earlier records tell."""
+    table = Table(title="sweep", title_justify="left")
+    for name in ("run", "seed", "processes", "state", "estimate", "memory"):
+        table.add_column(name)
+    for run in runs:
+        state = "has a record" if run.done else "to run"
+        memory = "unknown" if run.memory is None else f"{run.memory / 2**30:.2f} GiB"
+        table.add_row(Text(run.point.label), str(run.seed), str(run.point.processes), state, duration(run.seconds), memory)
+    console.print(table)
+    waiting = [run for run in runs if not run.done]
+    known = [run for run in waiting if run.seconds is not None]
+    hours = sum(run.seconds * run.point.processes for run in known) / 3600
+    said = f"{len(waiting)} of {len(runs)} to run, {duration(sum(run.seconds for run in known))} one after the other"
+    said += f", {hours:.1f} hours of a process" if hours >= 0.1 else ""
+    console.print(said + (f" and {len(waiting) - len(known)} unknown" if len(waiting) > len(known) else ""))
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def command(point: Point, *more: str, machines: int = 1, gpus: bool | None = None) -> list[str]:
+    """-> what starts a run: plainly, or by accelerate where it has several processes or a launch file
+
+    machines: of a multi-node run, where this one's number and the first one's name stand as MACHINE_RANK and FIRST_MACHINE
+    gpus: will there be some? None looks for them here
+    """
+    run = [str(DRIVER), *point.overrides, "progress=false", *more]
+    if point.processes == 1 and point.launch is None:
+        return [sys.executable, *run]
+    if gpus is None:
+        import torch  # late: the rest of a sweep does without
+
+        gpus = torch.cuda.is_available()
+    file = point.launch or (None if gpus else str(TWO))
+    start = [*LAUNCHER, *(["--config_file", file] if file else ["--multi_gpu"]), "--num_processes", str(point.processes)]
+    if machines > 1:
+        start += ["--num_machines", str(machines), "--machine_rank", "MACHINE_RANK", "--main_process_ip", "FIRST_MACHINE"]
+    return [*start, "--main_process_port", "29500" if machines > 1 else "0", *run]
+
+
+def environment(gpus: Sequence[str] | None = None) -> dict[str, str]:
+    """-> that of a run: it finds the launcher, and sees its own GPUs where some are given"""
+    path = os.pathsep.join(filter(None, (str(DRIVER.parents[1]), os.environ.get("PYTHONPATH"))))
+    return os.environ | {"PYTHONPATH": path} | ({} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)})
