@@ -17,6 +17,7 @@ from bench.launching import make_accelerator
 from bench.planning.estimate import describe, device_bytes, device_memory, layout, steps, too_large
 from bench.planning.features import encoder_bytes, feature_lines, feeding_line
 from bench.record import record_path
+from data.bars import show
 from data.caching.cache import cache_dir
 from data.errors import InputError
 from data.source import duplicates, load
@@ -35,6 +36,7 @@ def show_plan(config: DictConfig) -> int:
 
 
 def _show_plan(config: DictConfig) -> int:
+    show(config.progress)
     source = load(config.stream, decode=False)
     stream = TaskStream(source, config.stream)
     print(f"stream   {stream.key}")

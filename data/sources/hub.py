@@ -11,6 +11,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from data import bars
 from data.config import HubConfig
 from data.errors import InputError, one_of, unknown
 from data.images.decode import CorruptImage
@@ -114,10 +115,12 @@ def _tables(config: HubConfig) -> dict[str, Any]:
     """-> the splits by name"""
     try:
         import datasets
+        from huggingface_hub import utils
     except ImportError:
         raise InputError("stream=hub needs the package `datasets`, which is not installed: run `pip install datasets`") from None
     if config.root is None:
         raise InputError("stream.root is not set: name a data set of the Hugging Face hub, or the path of a local copy")
+    bars.quieten(datasets, utils)
     local = Path(config.root).expanduser()
     try:
         if local.is_dir() and ((local / "dataset_dict.json").exists() or (local / "state.json").exists()):
