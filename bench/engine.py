@@ -29,8 +29,9 @@ from bench.result import peak_memory, result, total_time, within_budget
 from bench.resume.checkpoint import Checkpoints
 from bench.resume.saving import saving
 from bench.tracking import Tracking
+from data.bars import show
 from data.errors import InputError
-from data.source import load
+from data.opening import opened
 from data.stream import Rows, Task, TaskStream
 from methods.base import Method, method_class
 from methods.learning.batches import derive_seed
@@ -60,7 +61,10 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     """
     started, clock = records.now(), time.perf_counter()
     accelerator = accelerator or make_accelerator(config)
-    stream = TaskStream(load(config.stream), config.stream)
+    show(config.progress)
+    stream = opened(config.stream)
+    for line in stream.intake.lines() if stream.intake else ():
+        say(accelerator, f"data: {line}")
     path = path_of(config, stream)
     environment = records.environment(accelerator)
     checkpoints = checkpoints_of(path, config, accelerator, stream, environment)

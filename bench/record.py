@@ -20,7 +20,11 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "schema": (int, "version of this layout"),
     "method": (str, "method id, with its variant"),
     "scoring": (str, "the rule by which an image gets its class: argmax, nearest mean, …"),
-    "stream": (dict, "key, sha256, dataset, scenario, tasks (classes, or domains, in each), class_names and order (by arrival)"),
+    "stream": (
+        dict,
+        "key, sha256, dataset, scenario, tasks (classes, or domains, in each), class_names and order (by arrival), "
+        "intake (images read by split and ending, and what was left out, by reason; null where there are no files to choose from)",
+    ),
     "seed": (int, "seed of initial weights, batches, augmentation and random exemplars"),
     "config": (dict, "every option, resolved"),
     "config_hash": (str, "over the options that can change a number, without the seed"),
@@ -70,6 +74,7 @@ def stable(record: dict[str, Any]) -> dict[str, Any]:
     """-> the part that two runs of one configuration and seed must share. Options that change no number are left out."""
     kept = {key: value for key, value in record.items() if key not in VOLATILE}
     kept["config"] = hashed(record["config"])
+    kept["stream"] = {key: value for key, value in record["stream"].items() if key != "intake"}  # what lies beside the data differs
     return kept
 
 

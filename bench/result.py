@@ -37,6 +37,7 @@ def result(config: DictConfig, stream: TaskStream, method: Method, plain: dict[s
             "tasks": list(stream.sizes),
             "class_names": list(stream.class_names),
             "order": list(stream.order),
+            "intake": None if stream.intake is None else stream.intake.plain(),
         },
         "seed": config.seed,
         "config": plain,

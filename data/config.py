@@ -35,7 +35,18 @@ class ImageNetConfig(StreamConfig):
 
 
 @dataclass
+class FolderConfig(StreamConfig):
+    train: str | None = None  # folder of the training images, below the root; null = by its name (train, training_set, …)
+    test: str | None = None  # folder of the test images; null = by its name (test, else val); without one, a seeded fifth of each class
+    class_level: int | None = None  # 1: folders are classes, with all that is below; 2: folders in folders are; null = where it is plain
+    sort: str = "alphabetic"  # order of the classes' folders: alphabetic (1, 10, 2) | numeric (1, 2, 10)
+
+
+@dataclass
 class HubConfig(StreamConfig):
+    config: str | None = None  # configuration of the data set; null = its only one
+    train: str | None = None  # split to train on; null = by its name, or the only one
+    test: str | None = None  # split to score; null = by its name (test, else validation), where it has labels
     image_column: str | None = None  # null = the only column of images
     label_column: str | None = None  # null = the only column of class labels
 
@@ -57,7 +68,7 @@ STREAMS = {
     "mini_imagenet": StreamConfig("mini_imagenet", increment=10, order=1993, image_size=84),
     "core50": StreamConfig("core50", scenario="domain", increment=1),
     "domainnet": StreamConfig("domainnet", scenario="domain", increment=1, image_size=224),
-    "folder": StreamConfig("folder", image_size=224),
+    "folder": FolderConfig("folder", image_size=224),
     "hub": HubConfig("hub", image_size=224),
     # Few-shot class-incremental protocols of Tao et al. (2020) and Zhang et al. (2021, CEC): natural order, no shuffle.
     "cifar100-fscil": StreamConfig("cifar100", base=60, increment=5, shots=5),

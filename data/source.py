@@ -12,6 +12,8 @@ import numpy as np
 
 from data.config import StreamConfig
 from data.errors import InputError, one_of
+from data.images.intake import Account
+from data.images.intake import unreadable as without
 from data.images.store import FileStore, decoded, decoded_bytes, unreadable
 from data.sources import SOURCES
 
@@ -37,6 +39,7 @@ class Source:
     domain_names: tuple[str, ...] = ()  # words, by the domain's id; none where the data have no domains
     variant: str = ""  # what the user changed of the split or the classes; part of the stream's key
     mirrors: bool = True  # a mirrored image keeps its class (not so for digits and letters)
+    intake: Account | None = None  # what was read of the data set's files and what was not; None where there are no files to choose from
 
 
 def load(config: StreamConfig, decode: bool = True) -> Source:
@@ -68,7 +71,9 @@ def prepare(source: Source, config: StreamConfig) -> Source:
         train, test = _readable(source.train), _readable(source.test)
         skipped = len(source.train.labels) + len(source.test.labels) - len(train.labels) - len(test.labels)
         variant = "-".join(filter(None, (source.variant, f"skip{skipped}" if skipped else "")))
-        source = replace(source, train=train, test=test, variant=variant)
+        lost = (sorted(set(one.images.names) - set(left.images.names)) for one, left in ((source.train, train), (source.test, test)))
+        told = source.intake and without(source.intake, *lost)
+        source = replace(source, train=train, test=test, variant=variant, intake=told)
     splits = (source.train, source.test)
     if sum(decoded_bytes(split.images) for split in splits) > config.cache_gib * 2**30:
         return source

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from data.config import StreamConfig
 from data.errors import InputError
+from data.images.lists import listed_rows, read_lines
 
 
 def class_order(order: Any, count: int) -> tuple[int, ...]:
@@ -146,22 +147,16 @@ def few_shot(config: StreamConfig, labels: Tensor, tasks: Tensor, index: Tensor,
 def _listed_rows(path: Path, tasks: int, count: int, names: Sequence[str] | None) -> Tensor:
     """-> int64 [M], the rows that a file, or the session_2.txt … of a folder, lists by number or by the end of the file name"""
     files = [path / f"session_{task + 1}.txt" for task in range(1, tasks)] if path.is_dir() else [path]
-    try:
-        lines = [line.strip() for file in files for line in file.read_text().splitlines() if line.strip()]
-    except OSError as error:
-        raise InputError(
-            f"stream.shot_list: {error.filename} cannot be read ({error.strerror}): name a file, or a folder of session_N.txt"
-        ) from None
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"stream.shot_list: {file} cannot be read: name a file, or a folder of session_N.txt")
+    lines = [line for file in files for line in read_lines(file)]
     if all(line.isdigit() for line in lines):
         rows = [int(line) for line in lines]
         if rows and max(rows) >= count:
             raise InputError(f"stream.shot_list names row {max(rows)} where there are {count} training rows: use the list of this data set")
         return torch.tensor(rows, dtype=torch.int64)
-    by_name = {name.rsplit("/", 1)[-1]: row for row, name in enumerate(names or ())}
-    for line in lines:
-        if line.rsplit("/", 1)[-1] not in by_name:
-            raise InputError(f"stream.shot_list names '{line}', which is no training image: use the list of this data set")
-    return torch.tensor([by_name[line.rsplit("/", 1)[-1]] for line in lines], dtype=torch.int64)
+    return torch.tensor(listed_rows(path, lines, names or (), "training image"), dtype=torch.int64)
 
 
 def short_hash(value: Any) -> str:

@@ -102,7 +102,7 @@ class TaskStream:
         self.order = order[: sum(self.sizes)]
         self.arrivals = tuple(names[label] for label in self.order)
         self.class_names = source.class_names if self.scenario == "domain" else self.arrivals
-        self.source, self.mirrors = source.name, source.mirrors
+        self.source, self.mirrors, self.intake = source.name, source.mirrors, source.intake
         self.limited = config.limit is not None or config.tasks is not None or bool(config.validation)
         train, self._train_tasks = self._numbered(source.train, order, sizes)
         test, self._scored_tasks = self._numbered(source.test, order, sizes)

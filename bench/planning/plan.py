@@ -18,6 +18,7 @@ from bench.launching import make_accelerator
 from bench.planning.estimate import describe, device_bytes, device_memory, layout, module_bytes, steps, too_large
 from bench.planning.features import encoder_bytes, feature_lines, feeding_line
 from bench.record import record_path
+from data.bars import show
 from data.caching.cache import cache_dir
 from data.errors import InputError
 from data.source import duplicates, load
@@ -41,10 +42,13 @@ def show_plan(config: DictConfig) -> int:
 
 
 def _show_plan(config: DictConfig) -> int:
+    show(config.progress)
     source = load(config.stream, decode=False)
     stream = TaskStream(source, config.stream)
     print(f"stream   {stream.key}")
     print(f"sha256   {stream.sha256}")
+    for line in stream.intake.lines() if stream.intake else ():
+        print(f"data     {line}")
     print(f"scenario {stream.scenario}, {len(stream)} tasks, {len(stream.class_names)} classes")
     for task in range(len(stream)):
         print(_task_line(stream, task))

@@ -2,7 +2,8 @@
 
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,8 @@ import numpy as np
 
 from data.config import StreamConfig
 from data.errors import InputError
-from data.images.decode import SUFFIXES
+from data.images.intake import Tree, account
+from data.images.lists import listed_mask
 from data.images.store import FileStore
 from data.source import Source, Split
 from data.sources.download import fetch
@@ -25,6 +27,7 @@ class Origin(NamedTuple):
     folder: str  # the folder that its archive unpacks to
     url: str  # of the archive, or of the page that leads to it
     md5: str | None = None  # of the archive; None where it cannot be fetched without a person
+    marks: tuple[str, ...] = ()  # patterns of files or folders in it, alternatives parted by |, by which it is known under any name
 
 
 def root_folder(config: StreamConfig, what: str) -> Path:
@@ -38,10 +41,19 @@ def root_folder(config: StreamConfig, what: str) -> Path:
 
 
 def find_folder(config: StreamConfig, origin: Origin) -> Path:
-    """-> the data set's folder: stream.root itself, or `origin.folder` below it; fetched first where the user asked for it"""
+    """-> the data set's folder: stream.root, or the one around it, or below it, that is known by its name or its marks
+
+    Fetched first where the user asked for it. Errors: InputError where there is none, or several.
+    """
     if config.root is None:
         raise InputError(f"stream.root is not set: name the folder that holds {origin.folder}/ ({origin.url})")
     root = Path(config.root).expanduser()
+    for places in _places(root, origin.folder):
+        found = [place for place in places if _marked(place, origin.marks)]
+        if len(found) > 1:
+            raise InputError(f"{found[0]} and {found[1]} both look like {origin.folder}: set stream.root to the one to use")
+        if found:
+            return found[0]
     if (root / origin.folder).is_dir():
         return root / origin.folder
     if root.is_dir() and root.name == Path(origin.folder).name:
@@ -55,6 +67,29 @@ def find_folder(config: StreamConfig, origin: Origin) -> Path:
     raise InputError(f"{root} holds no {origin.folder}/: get it from {origin.url} and set stream.root{hint}")
 
 
+def _marked(place: Path, marks: tuple[str, ...]) -> bool:
+    return bool(marks) and all(any(next(place.glob(one), None) for one in mark.split("|")) for mark in marks)
+
+
+def _places(root: Path, folder: str) -> Iterator[list[Path]]:
+    """-> where a data set may lie, nearest first; of the places in one list none is nearer than the others"""
+    if not root.is_dir():
+        return
+    yield [root / folder]
+    yield [root]
+    yield [root.resolve().parent]
+    children = _visible(root)
+    yield children
+    yield [grandchild for child in children for grandchild in _visible(child)]
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:  # somebody else's
+        return []
+
+
 def need(path: Path) -> Path:
     """-> the path. Errors: InputError where it is missing."""
     if not path.exists():
@@ -62,41 +97,42 @@ def need(path: Path) -> Path:
     return path
 
 
-def read_lines(path: Path) -> list[str]:
-    """-> the lines of a text file that are not empty, stripped. Errors: InputError where it cannot be read."""
-    try:
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}): restore it") from None
+def class_folders(tree: Tree, folder: str, classes: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """-> the images below <folder>/<class> for each class, in that order, and their labels int64 [N]. folder: '' is the root"""
+    number = {name: label for label, name in enumerate(classes)}
+    files: list[list[str]] = [[] for _ in classes]
+    for name in tree.below(folder):
+        inner = name[len(folder) + 1 :] if folder else name
+        label = number.get(inner.partition("/")[0]) if "/" in inner else None
+        if label is not None:
+            files[label].append(name)
+    return [name for names in files for name in names], np.repeat(np.arange(len(classes)), [len(names) for names in files])
 
 
-def subfolders(folder: Path) -> list[str]:
-    """-> the names of the folders in a folder, sorted, hidden ones left out"""
-    return sorted(entry.name for entry in os.scandir(need(folder)) if entry.is_dir() and not entry.name.startswith("."))
+def present(tree: Tree, names: Sequence[str], origin: str) -> list[str]:
+    """-> the names. Errors: InputError where a file that a list of the data set names is not there."""
+    lost = sorted(set(names) - set(tree.images))
+    if lost:
+        raise InputError(f"{origin} names {len(lost)} images that {tree.root} lacks, {lost[0]} among them: unpack the data set again")
+    return list(names)
 
 
-def images_below(folder: Path, root: Path) -> list[str]:
-    """-> image files below a folder, nested or not, relative to `root`, with forward slashes, sorted"""
-    found = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        base = os.path.relpath(place, root).replace(os.sep, "/")
-        found += [f"{base}/{name}" for name in files if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES]
-    return sorted(found)
+def two_each(labels: np.ndarray, names: Sequence[str]) -> None:
+    """Errors: InputError for a class with one image, of which no split can be made"""
+    alone = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 1)
+    if len(alone):
+        raise InputError(f"class '{names[alone[0]]}' has one image, where training and test need one each: add images or remove the class")
 
 
-def class_folders(root: Path, folder: str, classes: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """-> files below root/folder/<class> for each class, relative to root, and their labels int64 [N]"""
-    names, labels = [], []
-    for label, name in enumerate(classes):
-        below = root / folder / name
-        files = images_below(below, root) if below.is_dir() else []
-        names += files
-        labels += [label] * len(files)
-    return names, np.array(labels, dtype=np.int64)
+def accounted(source: Source, tree: Tree, notes: Sequence[str] = ()) -> Source:
+    """-> the source with the account of what was read of the folder and what was not"""
+    told = account(tree, source.train.images.names, source.test.images.names, len(source.class_names), notes)
+    return replace(source, intake=told)
 
 
 def file_split(root: Path, names: Sequence[str], labels: Sequence[int] | np.ndarray, config: StreamConfig, domains=None) -> Split:
+    if config.image_size is not None and config.image_size < 1:
+        raise InputError(f"stream.image_size={config.image_size} must be at least 1 pixel, or null")
     files = FileStore(root, list(names), config.image_size, config.workers)
     return Split(files, np.asarray(labels, dtype=np.int64), None if domains is None else np.asarray(domains, dtype=np.int64))
 
@@ -106,25 +142,13 @@ def cut(
 ) -> Source:
     """-> a source without an official split: the user's test list, else the seeded stratified 80/20 split of the sorted files"""
     if config.test_list is None:
+        two_each(labels, class_names)
         test, variant = stratified(labels), ""
     else:
         test, listed = listed_mask(Path(config.test_list), files)
         variant = f"list{short_hash(listed)}"
     parts = [file_split(root, [files[i] for i in rows], labels[rows], config) for rows in (np.flatnonzero(~test), np.flatnonzero(test))]
     return Source(name, version, *parts, tuple(class_names), variant=variant)
-
-
-def listed_mask(path: Path, files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """-> bool [N], the files that a list names by the end of their path, and the list itself. Errors: InputError for an unknown file."""
-    lines = [line.split()[0] if len(line.split()) == 2 and line.split()[1].isdigit() else line for line in read_lines(path)]
-    depth = max((line.count("/") for line in lines), default=0) + 1
-    row_of = {"/".join(name.split("/")[-depth:]): row for row, name in enumerate(files)}
-    mask = np.zeros(len(files), dtype=bool)
-    for line in lines:
-        if line not in row_of:
-            raise InputError(f"{path} names '{line}', which is no image of the data set: write paths as <class>/<file>")
-        mask[row_of[line]] = True
-    return mask, sorted(lines)
 
 
 def readable(name: str) -> str:

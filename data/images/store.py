@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
-from tqdm import tqdm
 
+from data import bars
 from data.caching.cache import cache_dir, content_key, table
 from data.caching.entries import cached
 from data.errors import InputError
@@ -181,7 +181,7 @@ def _in_parallel(function, count: int, workers: int) -> Iterator:
     """Results of function(0..count-1) in order, by threads: the decoders release the interpreter's lock."""
     with (
         ThreadPoolExecutor(max(workers, 1)) as pool,
-        tqdm(total=count, desc="decoding images", unit="image", leave=False, file=sys.stderr, disable=count < 4 * CHUNK) as bar,
+        bars.bar(total=count, desc="decoding images", unit="image", leave=False, disable=count < 4 * CHUNK) as bar,
     ):
         for start in range(0, count, CHUNK):
             stop = min(start + CHUNK, count)

@@ -4,7 +4,6 @@ import http.client
 import lzma
 import shutil
 import stat
-import sys
 import tarfile
 import urllib.error
 import urllib.request
@@ -12,8 +11,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
+from data import bars
 from data.caching.cache import alone, atomic, file_md5
 from data.errors import InputError
 
@@ -72,7 +70,7 @@ def _continue(url: str, part: Path) -> None:
     with answer, part.open("ab" if answer.status == 206 else "wb") as file:
         have = have if answer.status == 206 else 0
         left = int(answer.headers.get("Content-Length") or 0)
-        with tqdm(total=have + left, initial=have, unit="B", unit_scale=True, desc=part.stem, file=sys.stderr) as bar:
+        with bars.bar(total=have + left, initial=have, unit="B", unit_scale=True, desc=part.stem) as bar:
             got = 0
             while piece := answer.read(PIECE):
                 file.write(piece)

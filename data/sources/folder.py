@@ -1,40 +1,90 @@
-"""Any folder of images: `root/{train,test}/<class>/**`, or `root/<class>/**` with a seeded split.
+"""Any folder of images: `<split>/<class>/**`, `<class>/**` or `<domain>/<class>/**`; what is read of it says data/images/layouts.py.
 
 The key holds the folder's name and a hash of the file names, so that two folders never share a record.
 """
 
-from dataclasses import replace
+import re
+from collections.abc import Sequence
+from pathlib import Path
 
-from data.config import StreamConfig
-from data.errors import InputError
-from data.images.files import class_folders, cut, file_split, root_folder, subfolders, words_of
+import numpy as np
+
+from data.config import FolderConfig
+from data.errors import one_of
+from data.images.files import file_split, root_folder, two_each, words_of
+from data.images.intake import account, survey
+from data.images.layouts import Named, check_classes, read, same_name
+from data.images.lists import listed_mask
 from data.source import Source
-from data.split import short_hash
+from data.split import short_hash, stratified
 
-TEST_NAMES = ("test", "val", "validation")
+NUMBER = re.compile(r"\d+[._ -]+(?=\D)")
 
 
-def load(config: StreamConfig) -> Source:
-    """-> classes in alphabetical order, named by their folders (WordNet ids by their words)
+def load(config: FolderConfig) -> Source:
+    """-> classes in alphabetical (or numeric) order, named by their folders (WordNet ids by their words, 001.Name by what follows)
 
     Without a test folder: `stream.test_list`, else `data.split.stratified` with seed 0 and share 0.2 over the sorted paths.
     """
+    one_of("stream.sort", config.sort, ("alphabetic", "numeric"))
     root = root_folder(config, "a folder of images for each class")
-    folders = subfolders(root)
-    test = next((name for name in TEST_NAMES if name in folders), None)
-    if "train" in folders and test is not None:
-        classes = sorted({*subfolders(root / "train"), *subfolders(root / test)})
-        pairs = [class_folders(root, split, classes) for split in ("train", test)]
-        source = Source("folder", 1, *(file_split(root, *pair, config) for pair in pairs), words_of(classes))
-        content = [names for names, _ in pairs]
+    tree = survey(root)
+    found, variant = read(tree, config), ""
+    check_classes(tree, [*found.train, *(found.test or ())])
+    if found.test is None or config.test_list is not None:
+        rows = sorted([*found.train, *(found.test or ())])
+        train, test, variant = _cut(rows, config)
     else:
-        files, labels = class_folders(root, ".", folders)
-        if not folders or not files:
-            raise InputError(f"{root} holds no <class>/<image>: put the images of each class in a folder of its own")
-        empty = sorted(set(range(len(folders))) - set(labels.tolist()))
-        if empty:
-            raise InputError(f"the folder '{folders[empty[0]]}' of {root} holds no images: remove it or add images")
-        source = cut("folder", 1, root, files, labels, words_of(folders), config)
-        content = files
+        train, test = found.train, found.test
+    classes = _sorted({same_name(one.label) for one in (*train, *test)}, config.sort)
+    domains = sorted({one.domain for one in (*train, *test) if one.domain is not None}) if config.scenario == "domain" else []
+    splits = [_split(root, rows, classes, domains, config) for rows in (train, test)]
     slug = "".join(letter if letter.isalnum() else "_" for letter in root.resolve().name.lower())[:40]
-    return replace(source, name=f"folder_{slug}_{short_hash(content)}")
+    name = f"folder_{slug}_{short_hash([[tuple(one) for one in rows] for rows in (train, test)])}"
+    notes = [*found.notes, *_order_note(classes, config.sort)]
+    told = account(tree, *([one.file for one in rows] for rows in (train, test)), len(classes), notes)
+    return Source(name, 2, *splits, words_of(_unnumbered(classes)), tuple(domains), variant, intake=told)
+
+
+def _cut(rows: list[Named], config: FolderConfig) -> tuple[list[Named], list[Named], str]:
+    """-> training rows, test rows and what the key says of the user's list"""
+    files, variant = [one.file for one in rows], ""
+    if config.test_list is not None:
+        test, listed = listed_mask(Path(config.test_list), files)
+        variant = f"list{short_hash(listed)}"
+    else:
+        groups = [(one.label, one.domain if config.scenario == "domain" else None) for one in rows]
+        number = {group: at for at, group in enumerate(dict.fromkeys(groups))}
+        labels = np.array([number[group] for group in groups])
+        two_each(labels, ["/".join(filter(None, group[::-1])) for group in number])
+        test = stratified(labels)
+    return [one for one, held in zip(rows, test, strict=True) if not held], [rows[at] for at in np.flatnonzero(test)], variant
+
+
+def _split(root: Path, rows: Sequence[Named], classes: list[str], domains: list[str], config: FolderConfig):
+    number, domain = ({name: at for at, name in enumerate(names)} for names in (classes, domains))
+    labels = [number[same_name(one.label)] for one in rows]
+    return file_split(root, [one.file for one in rows], labels, config, [domain[one.domain] for one in rows] if domains else None)
+
+
+def _sorted(names: set[str], how: str) -> list[str]:
+    if how == "alphabetic":
+        return sorted(names)
+    return sorted(
+        names, key=lambda name: [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+    )
+
+
+def _order_note(classes: list[str], how: str) -> list[str]:
+    """-> a line where the two orders differ, as among 1, 2 and 10"""
+    other = "numeric" if how == "alphabetic" else "alphabetic"
+    if classes == _sorted(set(classes), other):
+        return []
+    return [f"classes in {how} order of their folders ({', '.join(classes[:4])}, …); stream.sort={other} is the other one"]
+
+
+def _unnumbered(classes: list[str]) -> list[str]:
+    """['001.Crow', '002.Jay'] -> ['Crow', 'Jay']: a number before every name, with all names different without it, is no part of it"""
+    bare = [NUMBER.sub("", name, count=1) if NUMBER.match(name) else name for name in classes]
+    numbered = all(NUMBER.match(name) for name in classes)
+    return bare if numbered and len(set(bare)) == len(bare) else classes

@@ -1,16 +1,23 @@
-"""Any image data set of the Hugging Face hub, or a local copy: `stream.root` is its name or its path. Needs `pip install datasets`."""
+"""Any image data set of the Hugging Face hub, or a local copy: `stream.root` is its name or its path. Needs `pip install datasets`.
+
+Labels go by name between splits, whatever number each split gives them. Rows without an image or without a label (None, or the -1 of
+test sets whose labels are secret) are refused, or left out with stream.corrupt=skip; a split without any label is not scored.
+"""
 
 import hashlib
 import io
-from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from data import bars
 from data.config import HubConfig
-from data.errors import InputError, unknown
-from data.images.files import words_of
+from data.errors import InputError, one_of, unknown
+from data.images.decode import CorruptImage
+from data.images.files import two_each, words_of
+from data.images.intake import Account, Kind
+from data.images.layouts import roles
 from data.images.store import FileStore
 from data.source import Source, Split
 from data.split import short_hash, stratified
@@ -25,7 +32,12 @@ class HubStore(FileStore):
 
     def open(self, row: int) -> IO[bytes]:
         stored = self.table[self.rows[row]][self.column]
-        return io.BytesIO(stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes())
+        if stored["bytes"] is not None:
+            return io.BytesIO(stored["bytes"])
+        try:
+            return io.BytesIO(Path(stored["path"]).read_bytes())
+        except OSError as error:
+            raise CorruptImage(error.strerror or "it cannot be opened") from None
 
     def some(self, rows) -> "HubStore":
         copy = object.__new__(HubStore)
@@ -42,72 +54,187 @@ class HubStore(FileStore):
         return len(self.read(row))
 
 
+class Part(NamedTuple):
+    """A split in use: its table, and of each row that has image and label its number and the name of its class."""
+
+    name: str
+    table: Any
+    rows: list[int]
+    labels: list[str]
+    lacking: list[int]  # rows without image or label
+
+
 def load(config: HubConfig) -> Source:
     """-> the data set's train and test (or validation) split, or a stratified 80/20 split where it has one split only"""
-    splits, columns = _splits(config)
-    image, label = columns
-    names = _class_names(splits[0].features[label], splits, label)
+    if config.test_list is not None:
+        raise InputError("stream.test_list names files, which stream=hub has not: choose a split with stream.test=")
+    one_of("stream.corrupt", config.corrupt, ("stop", "skip"))
+    tables, notes = _tables(config), []
+    train = _train_split(config, tables)
+    features = tables[train].features
+    image = _column(features, config.image_column, "Image", "image")
+    label = _column(features, config.label_column, "ClassLabel", "label")
+    parts = [_part(train, tables[train], image, label)]
+    for name in _test_splits(config, tables, train):
+        part = _part(name, tables[name], image, label)
+        if part.rows or config.test is not None:
+            parts.append(part)
+            break
+        notes.append(f"the split '{name}' has no labels, and is not scored")
+    for part in parts:
+        if part.lacking and (config.corrupt == "stop" or not part.rows):
+            raise InputError(
+                f"row {part.lacking[0]} of the split '{part.name}' has no image or no label, as have {len(part.lacking) - 1} others: "
+                + (
+                    "leave such rows out with stream.corrupt=skip"
+                    if part.rows
+                    else "choose a split that has, with stream.train= and stream.test="
+                )
+            )
+    names, unused = _class_names(parts, label)
+    if unused:
+        notes.append(f"{len(unused)} classes that the data set names have no images and are left out, '{unused[0]}' among them")
     number = {name: one for one, name in enumerate(names)}
-    values = [np.array([one if isinstance(one, int) else number[str(one)] for one in split[label]], dtype=np.int64) for split in splits]
-    tables = [_undecoded(split, image) for split in splits]
-    if len(splits) == 1:
-        test = stratified(values[0])
-        parts = [np.flatnonzero(~test), np.flatnonzero(test)]
-        made = [Split(HubStore(tables[0], image, rows.tolist(), config), values[0][rows]) for rows in parts]
+    labels = [np.array([number[name] for name in part.labels], dtype=np.int64) for part in parts]
+    undecoded = [_undecoded(part.table, image) for part in parts]
+    if len(parts) == 1:
+        two_each(labels[0], names)
+        held = stratified(labels[0])
+        chosen = [(0, np.flatnonzero(~held)), (0, np.flatnonzero(held))]
     else:
-        made = [Split(HubStore(table, image, list(range(len(table))), config), one) for table, one in zip(tables, values, strict=True)]
+        chosen = [(at, np.arange(len(one))) for at, one in enumerate(labels)]
+    made = [Split(HubStore(undecoded[at], image, [parts[at].rows[i] for i in rows], config), labels[at][rows]) for at, rows in chosen]
     slug = "".join(letter if letter.isalnum() else "_" for letter in Path(config.root).name.lower())[:40]
-    source = Source("hub", 1, *made, words_of(names))
-    return replace(source, name=f"hub_{slug}_{short_hash([hashlib.sha256(split.labels.tobytes()).hexdigest() for split in made])}")
+    name = f"hub_{slug}_{short_hash([hashlib.sha256(split.labels.tobytes()).hexdigest() for split in made])}"
+    if len(parts) > 1:
+        notes.insert(0, f"splits: {train} to train, {parts[1].name} to test")
+    return Source(name, 2, *made, words_of(names), intake=_account(made, parts, tables, len(names), notes))
 
 
-def _splits(config: HubConfig) -> tuple[list, tuple[str, str]]:
-    """-> the split or splits in use, and the names of the image and label columns"""
+def _tables(config: HubConfig) -> dict[str, Any]:
+    """-> the splits by name"""
     try:
         import datasets
+        from huggingface_hub import utils
     except ImportError:
         raise InputError("stream=hub needs the package `datasets`, which is not installed: run `pip install datasets`") from None
     if config.root is None:
         raise InputError("stream.root is not set: name a data set of the Hugging Face hub, or the path of a local copy")
+    bars.quieten(datasets, utils)
     local = Path(config.root).expanduser()
     try:
-        if local.is_dir() and (local / "dataset_dict.json").exists() or (local / "state.json").exists():
+        if local.is_dir() and ((local / "dataset_dict.json").exists() or (local / "state.json").exists()):
             loaded = datasets.load_from_disk(str(local))
         else:
             options = {} if local.exists() or config.download else {"download_config": datasets.DownloadConfig(local_files_only=True)}
-            loaded = datasets.load_dataset(str(local) if local.exists() else config.root, **options)
+            loaded = datasets.load_dataset(str(local) if local.exists() else config.root, config.config, **options)
     except Exception as error:  # noqa: BLE001 - the library raises a class of its own for each cause
         hint = "" if local.exists() or config.download else "fetch it with stream.download=true, or "
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise InputError(f"data set '{config.root}' cannot be loaded ({reason}): {hint}correct stream.root") from None
-    parts = loaded if isinstance(loaded, dict) else {"train": loaded}
-    test = next((name for name in ("test", "validation", "val") if name in parts), None)
-    chosen = [parts["train"] if "train" in parts else next(iter(parts.values()))] + ([parts[test]] if test and len(parts) > 1 else [])
-    features = chosen[0].features
-    image = _column(features, config.image_column, datasets.Image, "image")
-    return chosen, (image, _column(features, config.label_column, datasets.ClassLabel, "label"))
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        if "config" in said.lower() and "pick one" in said.lower() or "BuilderConfig" in said:
+            hint = "choose a configuration with stream.config=, or "
+        raise InputError(f"data set '{config.root}' cannot be loaded ({said}): {hint}correct stream.root") from None
+    return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
 
-def _column(features, wanted: str | None, kind: type, what: str) -> str:
+def _train_split(config: HubConfig, tables: dict[str, Any]) -> str:
+    for option, name in (("stream.train", config.train), ("stream.test", config.test)):
+        if name is not None and name not in tables:
+            raise unknown(option, name, tables)
+    if config.train is not None:
+        if config.train == config.test:
+            raise InputError("stream.train and stream.test name one split: leave both out where the data set has one only")
+        return config.train
+    named = roles(list(tables)).get("train", [])
+    if len(named) == 1 or len(tables) == 1:
+        return named[0] if named else next(iter(tables))
+    raise InputError(f"the data set has the splits {', '.join(tables)}: name the one to train on with stream.train=, and stream.test=")
+
+
+def _test_splits(config: HubConfig, tables: dict[str, Any], train: str) -> list[str]:
+    """-> the splits that may be scored, the likeliest first"""
+    if config.test is not None:
+        return [config.test]
+    said = roles(list(tables))
+    for role in ("test", "val"):
+        if len(said.get(role, [])) > 1:
+            raise InputError(f"the data set has the splits {', '.join(said[role])}, all to {role}: choose one with stream.test=")
+    found = [name for role in ("test", "val") for name in said.get(role, []) if name != train]
+    if not found and config.train is None and len(tables) > 1:
+        raise InputError(f"the data set has the splits {', '.join(tables)}: name the one to score with stream.test=")
+    return found
+
+
+def _column(features, wanted: str | None, kind: str, what: str) -> str:
     if wanted is not None:
         if wanted not in features:
             raise unknown(f"stream.{what}_column", wanted, features)
         return wanted
-    found = [name for name, feature in features.items() if isinstance(feature, kind)]
+    found = [name for name, feature in features.items() if type(feature).__name__ == kind]
     if len(found) != 1:
         raise InputError(
-            f"the data set has {len(found)} columns of kind {kind.__name__}: choose one of {', '.join(features)} with stream.{what}_column"
+            f"the data set has {len(found)} columns of kind {kind}: choose one of {', '.join(features)} with stream.{what}_column"
         )
     return found[0]
 
 
-def _class_names(feature, splits: list, label: str) -> list[str]:
-    if hasattr(feature, "names"):
-        return list(feature.names)
-    return [str(one) for one in sorted({one for split in splits for one in split[label]})]
+def _part(name: str, table, image: str, label: str) -> Part:
+    """-> a split with the class of each row by name. Errors: InputError for columns that are missing, or hold no images or labels"""
+    for column, option in ((image, "image"), (label, "label")):
+        if column not in table.features:
+            raise InputError(f"the split '{name}' has no column '{column}': choose another with stream.{option}_column, or another split")
+    if type(table.features[image]).__name__ != "Image":
+        raise InputError(f"the column '{image}' of the split '{name}' holds no images: choose another with stream.image_column")
+    known = getattr(table.features[label], "names", None)
+    values = table.with_format(None)[label][:]
+    strange = next(
+        (one for one in values if not (one is None or isinstance(one, (int, str)) or (isinstance(one, float) and one.is_integer()))), None
+    )
+    if strange is not None:
+        raise InputError(
+            f"the column '{label}' of the split '{name}' holds {strange!r}, which is no class: choose another with stream.label_column"
+        )
+    if known is not None:
+        names = [None if one is None or one < 0 else known[one] for one in values]
+    else:
+        names = [None if one is None or one == -1 or one == "" else str(int(one) if isinstance(one, float) else one) for one in values]
+    empty = _empty(table, image)
+    rows = [row for row, one in enumerate(names) if one is not None and row not in empty]
+    return Part(name, table, rows, [names[row] for row in rows], sorted(set(range(len(names))) - set(rows)))
+
+
+def _empty(table, image: str) -> set[int]:
+    """-> the rows without an image; no image is read"""
+    import pyarrow.compute as pc
+
+    column = _undecoded(table, image).with_format("arrow")[:][image]
+    nothing = pc.and_(*(pc.is_null(pc.struct_field(column, name)) for name in ("bytes", "path")))
+    return set(np.flatnonzero(pc.fill_null(pc.or_(pc.is_null(column), nothing), True).to_numpy()).tolist())
+
+
+def _class_names(parts: list[Part], label: str) -> tuple[list[str], list[str]]:
+    """-> the classes in the order of the training split, of numbers or of the alphabet; and those that are named without any image"""
+    known = [list(getattr(part.table.features[label], "names", ())) for part in parts]
+    found = {name for part in parts for name in part.labels}
+    if known[0]:
+        names = list(dict.fromkeys([*(name for names in known for name in names), *sorted(found)]))
+        return [name for name in names if name in found], [name for name in names if name not in found]
+    return sorted(found, key=int) if all(name.lstrip("-").isdecimal() for name in found) else sorted(found), []
 
 
 def _undecoded(split, image: str):
     import datasets
 
     return split.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+
+
+def _account(made: list[Split], parts: list[Part], tables: dict[str, Any], classes: int, notes: list[str]) -> Account:
+    left = {
+        f"in the split '{name}', which is not used": Kind(len(table), "row 0")
+        for name, table in tables.items()
+        if name not in [p.name for p in parts]
+    }
+    for part in parts:
+        if part.lacking:
+            left[f"of the split '{part.name}' without image or label"] = Kind(len(part.lacking), f"row {part.lacking[0]}")
+    return Account(*(len(split.labels) for split in made), classes, {}, left, {}, tuple(notes))

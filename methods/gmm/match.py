@@ -47,21 +47,6 @@ class TextEncoder:
     def tokens(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
 
-    def check(self, names: tuple[str, ...]) -> None:
-        """Errors: InputError for a class name that it does not know, or cannot tell from another one: they would tie"""
-        known: dict[tuple[int, ...], str] = {}
-        unknown = getattr(self.tokenizer, "unk_token_id", None)
-        for name in dict.fromkeys(names):
-            tokens = self.tokens(spoken(name))
-            if tokens and unknown is not None and set(tokens) == {unknown}:
-                raise InputError(
-                    f"the text encoder knows the class name '{name}' as {self.tokenizer.unk_token} alone: rename the class, "
-                    "set another method.text_encoder, or method.scoring=likelihood"
-                )
-            if tokens in known:
-                raise InputError(f"the classes '{known[tokens]}' and '{name}' are the same words to the text encoder: rename one")
-            known[tokens] = name
-
     def said(self) -> dict[str, Any]:
         """-> what a record says of it"""
         return {**self.fed, "weights": self.weights}

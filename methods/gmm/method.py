@@ -17,6 +17,7 @@ from methods.base import Method, Prediction, Stored
 from methods.gmm.likelihood import likelihoods
 from methods.gmm.match import exact, make_text_encoder
 from methods.gmm.models import load_vlm
+from methods.gmm.names import check_names, nearest
 from methods.gmm.prompt import read_answer
 from methods.gmm.vlm import VLM
 from methods.learning.sharding import is_sharded, place
@@ -51,9 +52,7 @@ class GMM(Method):
         self.memory.check(classes)
 
     def check_names(self, names: tuple[str, ...]) -> None:
-        self.vlm.prompt.check(names)
-        if self.text_encoder is not None:
-            self.text_encoder.check(names)
+        check_names(names, self.config, self.vlm.prompt, self.text_encoder)
 
     def learn(self, task: Task) -> None:
         self.names += [name for name in task.class_names if name not in self.names]
@@ -83,7 +82,7 @@ class GMM(Method):
         if self.config.scoring == "exact":
             scores = exact(list(words), self.names)
             return Prediction(scores, answers, scores.isneginf().all(1))
-        scores = self.text_encoder.nearest(list(words), self.names)
+        scores = nearest(self.text_encoder, list(words), self.names)
         return Prediction(scores, answers, ~torch.tensor(valid))
 
     def shape(self, names: tuple[str, ...]) -> tuple[VLM, tuple[int, int], int]:

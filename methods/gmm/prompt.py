@@ -115,20 +115,17 @@ class Prompt:
     def answer_tokens(self, name: str) -> list[int]:
         return [*self.encode(self.lead + self.answer.format(spoken(name))).tolist(), self.eos]
 
-    def check(self, names: tuple[str, ...]) -> None:
-        """Errors: InputError for a class name that the tokenizer does not know, or cannot tell from another one"""
-        known: dict[tuple[int, ...], str] = {}
+    def check(self, names: list[str]) -> None:
+        """Errors: InputError for a class name that the tokenizer does not know"""
         unknown = self.tokenizer.unk_token_id
-        for name in dict.fromkeys(names):
-            tokens = tuple(self.answer_tokens(name))
-            if unknown is not None and unknown in tokens[:-1] and unknown != self.tokenizer.bos_token_id:
+        if unknown is None or unknown == self.tokenizer.bos_token_id:
+            return
+        for name in names:
+            if unknown in self.answer_tokens(name)[:-1]:
                 raise InputError(
                     f"the decoder's tokenizer does not know all of the class name '{name}' ({self.tokenizer.unk_token}): "
                     "rename the class, or choose a decoder that does"
                 )
-            if tokens in known:
-                raise InputError(f"the classes '{known[tokens]}' and '{name}' are the same words to the decoder: rename one")
-            known[tokens] = name
 
     def said(self) -> dict[str, str]:
         """-> what a record says of it: the text around the image, and what ends an answer"""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.config import STREAMS, StreamConfig
+from data.config import STREAMS, FolderConfig
 from data.errors import InputError
 from data.images import store as stores
 from data.images.decode import decode
@@ -129,7 +129,7 @@ def test_a_folder_with_its_own_split(tmp_path):
     for split in ("train", "test"):
         for label, name in enumerate(("ant", "bee")):
             trees.save(tmp_path / split / name / "x.png", label + 10 * (split == "test"))
-    config = StreamConfig("folder", root=str(tmp_path), increment=1)
+    config = FolderConfig("folder", root=str(tmp_path), increment=1)
     source = load(config)
     assert (len(source.train.labels), len(source.test.labels), source.class_names) == (2, 2, ("ant", "bee"))
     trees.save(tmp_path / "test" / "cow" / "x.png", 30)

@@ -1,0 +1,139 @@
+"""Data sets of the hub as people publish them. Oracle: each image says in its first pixel which class it is of."""
+
+import io
+from dataclasses import replace
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.config import STREAMS
+from data.errors import InputError
+from data.source import load
+from data.stream import TaskStream
+
+NAMES = ["ant", "bee", "cow"]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CILBENCH_CACHE", str(tmp_path / "cache"))
+
+
+def part(names: list[str | None], labels: list, feature, more: int = 0) -> datasets.Dataset:
+    """names: the true class of each row, or None for a row without an image; labels: what the table says"""
+    images = []
+    for row, name in enumerate(names):
+        pixels = np.full((6, 6, 3), row + more, np.uint8)
+        pixels[0, 0] = 0 if name is None else NAMES.index(name)
+        held = io.BytesIO()
+        Image.fromarray(pixels).save(held, "PNG")
+        images.append(None if name is None else {"bytes": held.getvalue(), "path": None})
+    return datasets.Dataset.from_dict(
+        {"image": images, "label": labels}, features=datasets.Features({"image": datasets.Image(), "label": feature})
+    )
+
+
+def saved(tmp_path, **splits) -> str:
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "pets"))
+    return str(tmp_path / "pets")
+
+
+def stream_of(root: str, **options):
+    config = replace(STREAMS["hub"], root=root, increment=1, image_size=None, **options)
+    source = load(config)
+    for split in (source.train, source.test):
+        first = split.images[torch.arange(len(split.labels))][:, 0, 0, 0]
+        assert [NAMES[one] for one in first.tolist()] == [source.class_names[label].rpartition("~")[2] for label in split.labels]
+    TaskStream(source, config)
+    return source
+
+
+ROWS = [*NAMES, *NAMES]
+LABEL = datasets.ClassLabel(names=NAMES)
+
+
+def test_labels_go_by_name_where_the_orders_differ(tmp_path):
+    other = datasets.ClassLabel(names=["cow", "ant", "bee"])
+    source = stream_of(saved(tmp_path, train=part(ROWS, ROWS, LABEL), test=part(NAMES, NAMES, other, 50)))
+    assert source.class_names == ("ant", "bee", "cow")
+
+
+def test_a_test_split_without_labels_gives_way_to_validation(tmp_path):
+    secret = part(NAMES, [-1] * 3, LABEL, 50)
+    root = saved(tmp_path, train=part(ROWS, ROWS, LABEL), validation=part(NAMES, NAMES, LABEL, 80), test=secret)
+    source = stream_of(root)
+    assert len(source.test.labels) == 3 and any("'test' has no labels" in line for line in source.intake.lines())
+    with pytest.raises(InputError, match="row 0 of the split 'test' has no image or no label.*choose a split that has"):
+        stream_of(root, test="test")
+    assert len(stream_of(root, test="validation").test.labels) == 3
+
+
+@pytest.mark.parametrize("numbers", [[1, 2, 3], [10, 200, 3000], [0, 5, 6]])
+def test_whole_numbers_need_not_be_0_1_2(numbers, tmp_path):
+    kind = datasets.Value("int64")
+    config = replace(STREAMS["hub"], increment=1, image_size=None, label_column="label")
+    config.root = saved(tmp_path, train=part(ROWS, numbers * 2, kind), test=part(NAMES, numbers, kind, 50))
+    source = load(config)
+    assert source.class_names == tuple(map(str, numbers)) and source.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert [NAMES[one] for one in source.train.images[torch.arange(6)][:, 0, 0, 0].tolist()] == ROWS
+
+
+def test_words_are_labels_too(tmp_path):
+    kind = datasets.Value("string")
+    stream_of(saved(tmp_path, train=part(ROWS, ROWS, kind), test=part(NAMES, NAMES, kind, 50)), label_column="label")
+
+
+def test_rows_without_image_or_label_are_refused_or_left_out(tmp_path):
+    train = part([*ROWS, None, "ant"], [*ROWS, "ant", None], LABEL)
+    root = saved(tmp_path, train=train, test=part([*NAMES, "bee"], [0, 1, 2, -1], LABEL, 50))
+    with pytest.raises(InputError, match="row 6 of the split 'train' has no image or no label, as have 1 others.*stream.corrupt=skip"):
+        stream_of(root)
+    source = stream_of(root, corrupt="skip")
+    assert (len(source.train.labels), len(source.test.labels)) == (6, 3)
+    assert sum(kind.count for kind in source.intake.left_out.values()) == 3
+
+
+def test_a_class_that_is_only_named_is_left_out(tmp_path):
+    wide = datasets.ClassLabel(names=["background", *NAMES])
+    source = stream_of(saved(tmp_path, train=part(ROWS, ROWS, wide), test=part(NAMES, NAMES, wide, 50)))
+    assert source.class_names == tuple(NAMES) and any("'background'" in line for line in source.intake.lines())
+
+
+def test_splits_of_other_names_are_chosen_by_the_user(tmp_path):
+    root = saved(tmp_path, small=part(ROWS, ROWS, LABEL), fold2=part(NAMES, NAMES, LABEL, 50))
+    with pytest.raises(InputError, match="has the splits small, fold2: name the one to train on with stream.train="):
+        stream_of(root)
+    assert len(stream_of(root, train="small", test="fold2").test.labels) == 3
+    with pytest.raises(InputError, match="did you mean 'small'"):
+        stream_of(root, train="smal")
+
+
+def test_one_split_is_cut_and_a_split_that_is_not_used_is_counted(tmp_path):
+    source = stream_of(saved(tmp_path, train=part(ROWS, ROWS, LABEL)))
+    assert (len(source.train.labels), len(source.test.labels)) == (3, 3)
+    root = saved(tmp_path / "more", train=part(ROWS, ROWS, LABEL), test=part(NAMES, NAMES, LABEL, 50), extra=part(ROWS, ROWS, LABEL, 90))
+    assert any("6 images in the split 'extra'" in line for line in stream_of(root).intake.lines())
+
+
+def test_a_configuration_is_chosen(tmp_path):
+    for name, rows in (("red", ROWS), ("blue", ROWS * 2)):
+        for split, more in (("train", 0), ("test", 50)):
+            (tmp_path / "pets" / name).mkdir(parents=True, exist_ok=True)
+            part(rows, rows, LABEL, more).to_parquet(str(tmp_path / "pets" / name / f"{split}-00000.parquet"))
+    files = [
+        f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}/train*\n  - split: test\n    path: {name}/test*\n"
+        for name in ("red", "blue")
+    ]
+    (tmp_path / "pets" / "README.md").write_text("---\nconfigs:\n" + "".join(files) + "---\n")
+    with pytest.raises(InputError, match="choose a configuration with stream.config="):
+        stream_of(str(tmp_path / "pets"))
+    assert len(stream_of(str(tmp_path / "pets"), config="blue").train.labels) == 12
+    assert len(stream_of(str(tmp_path / "pets"), config="red").train.labels) == 6
+
+
+def test_a_list_of_files_is_refused(tmp_path):
+    with pytest.raises(InputError, match="stream.test_list names files"):
+        stream_of(saved(tmp_path, train=part(ROWS, ROWS, LABEL)), test_list="x.txt")

@@ -1,0 +1,242 @@
+"""Folders as people have them: what is read of each, or the sentence that asks, whose remedy is followed and leads to a stream.
+
+Oracle: the lines below, written by hand. Every image shows its class, so that a wrong label cannot pass.
+"""
+
+import io
+import itertools
+import os
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from data.config import STREAMS
+from data.errors import InputError
+from data.images.intake import survey
+from data.source import load
+from data.stream import TaskStream
+from tests.data.sources.layout_table import ASKED, READ
+
+CLASSES = ["ant", "bee", "cat", "dog"]
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("CILBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def expand(pattern: str) -> list[str]:
+    """'{a,b}/{1..2}.png' -> the four paths"""
+    found = re.search(r"\{([^{}]*)\}", pattern)
+    if found is None:
+        return [pattern]
+    first, dots, last = found[1].partition("..")
+    choices = [str(one) for one in range(int(first), int(last) + 1)] if dots else found[1].split(",")
+    return [path for one in choices for path in expand(pattern[: found.start()] + one + pattern[found.end() :])]
+
+
+def image(shown: int, kind: str = "PNG") -> bytes:
+    """-> an image that shows a number, and differs from every other"""
+    number = next(_numbers)
+    pixels = np.full((8, 8, 3), shown * 60, np.uint8)
+    pixels[-2:, -2:] = (number % 251, number // 251 % 251, number // 63001)
+    held = io.BytesIO()
+    Image.fromarray(pixels).save(held, kind)
+    return held.getvalue()
+
+
+KINDS = {
+    ".jpg": "JPEG",
+    ".jfif": "JPEG",
+    ".jpe": "JPEG",
+    ".jp2": "JPEG2000",
+    ".webp": "WEBP",
+    ".avif": "AVIF",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+}
+
+
+def grow(root: Path, patterns: str) -> None:
+    """Make what the patterns say: 'a/b.png' an image, 'a.txt' words, 'a/' an empty folder, 'a -> b' a link to b from where a lies."""
+    for path in (path for pattern in patterns.split(";") for path in expand(pattern.strip())):
+        path, _, target = path.partition(" -> ")
+        place = root / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if target:
+            place.symlink_to(target)
+        elif path.endswith("/"):
+            place.mkdir(parents=True, exist_ok=True)
+        elif place.suffix in (".txt", ".csv", ".xml", ".db", ".ini") or place.name == ".DS_Store":
+            place.write_text("words")
+        else:
+            shown = [at for at, name in enumerate(CLASSES) if any(name in part.casefold() for part in path.split("/"))]
+            place.write_bytes(image(shown[-1] if shown else 0, KINDS.get(place.suffix.lower(), "PNG")))
+
+
+def stream(root: Path, **options):
+    """-> source and stream, after its images were compared with its labels"""
+    config = replace(STREAMS["folder"], root=str(root), image_size=8, increment=1, **options)
+    source = load(config)
+    for split in (source.train, source.test):
+        shown = split.images[torch.arange(len(split.labels))][:, 0, 1, 1].float().div(60).round().long()
+        for label, number in zip(split.labels.tolist(), shown.tolist(), strict=True):
+            name = source.class_names[label].casefold()
+            assert not any(one in name for one in CLASSES) or CLASSES[number] in name
+    return source, TaskStream(source, config)
+
+
+def agrees(found, classes: str, train: int, test: int) -> None:
+    source, made = found
+    assert [name.replace(" ", "_") for name in source.class_names] == classes.split()
+    assert (len(source.train.labels), len(source.test.labels)) == (train, test)
+    assert (source.intake.train, source.intake.test, source.intake.classes) == (train, test, len(classes.split()))
+    assert len(made.train_rows) == train
+
+
+def test_the_table_is_long_enough():
+    assert len(READ) + len(ASKED) >= 60
+
+
+@pytest.mark.parametrize("case", READ)
+def test_a_folder_is_read(case, tmp_path):
+    patterns, options, classes, train, test, said = READ[case]
+    grow(tmp_path / "pets", patterns)
+    found = stream(tmp_path / "pets", **options)
+    agrees(found, classes, train, test)
+    lines = list(found[0].intake.lines())
+    for words in said:
+        assert any(words in line for line in lines), lines
+    there = sum(len(files) for _, _, files in os.walk(tmp_path / "pets"))
+    told = found[0].intake
+    assert told.train + told.test + sum(kind.count for kind in told.left_out.values()) + sum(told.others.values()) >= there
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_a_folder_is_asked_about_and_the_answer_leads_to_a_stream(case, tmp_path):
+    patterns, options, sentence, remedy, *expected = ASKED[case]
+    root = tmp_path / "pets"
+    grow(root, patterns)
+    options = dict(options)
+    size = options.pop("image_size", 8)
+    with pytest.raises(InputError, match=sentence) as caught:
+        load(replace(STREAMS["folder"], root=str(root), increment=1, image_size=size, **options))
+    assert "\n" not in str(caught.value)
+    if isinstance(remedy, tuple):
+        more, fewer, changes = remedy
+        if more:
+            grow(root, more)
+        for name in fewer:
+            place = root / name
+            shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
+        if case in ("no folders", "splits without classes", "detection"):
+            for place in (*root.glob("*.png"), *root.glob("*/*.png"), *root.glob("*/images/*.png")):
+                if place.parent.name not in CLASSES:
+                    place.unlink()
+    else:
+        changes = {key: value for key, value in remedy.items() if key != "image_size"}
+    agrees(stream(root, **{**options, **changes}), *expected)
+
+
+def test_the_root_is_one_of_the_splits(tmp_path):
+    grow(tmp_path / "pets", "{train,test}/{ant,bee}/{1..5}.png")
+    with pytest.raises(InputError, match=f"is one split beside test/: set stream.root={tmp_path / 'pets'}, or cut .* stream.train=."):
+        stream(tmp_path / "pets" / "train")
+    agrees(stream(tmp_path / "pets" / "train", train="."), "ant bee", 8, 2)
+    agrees(stream(tmp_path / "pets"), "ant bee", 10, 10)
+
+
+def test_the_root_is_one_of_the_classes(tmp_path):
+    grow(tmp_path / "pets", "{ant,bee}/{1..5}.png")
+    with pytest.raises(InputError, match=f"set stream.root={tmp_path / 'pets'} if ant is one of the classes"):
+        stream(tmp_path / "pets" / "ant")
+
+
+def test_a_name_that_is_not_utf_8_is_a_sentence(tmp_path):
+    grow(tmp_path / "pets", "{ant,bee}/{1..5}.png")
+    odd = os.fsencode(tmp_path / "pets" / "ant") + b"/caf\xe9.png"
+    try:
+        Path(os.fsdecode(odd)).write_bytes(image(0))
+    except OSError:
+        pytest.skip("this disk takes no such name")
+    with pytest.raises(InputError, match=r"'ant/caf\\xe9.png' is not written in UTF-8: rename it"):
+        stream(tmp_path / "pets")
+    os.rename(odd, os.fsencode(tmp_path / "pets" / "ant" / "café.png"))
+    agrees(stream(tmp_path / "pets"), "ant bee", 9, 2)
+
+
+def test_what_cannot_be_decoded_moves_to_what_is_left_out(tmp_path):
+    grow(tmp_path / "pets", "{ant,bee}/{1..5}.png")
+    (tmp_path / "pets" / "ant" / "2.png").write_bytes(b"torn")
+    source, _ = stream(tmp_path / "pets", corrupt="skip")
+    assert source.intake.train + source.intake.test == 9 and sum(source.intake.endings.values()) == 9
+    assert any("1 images that cannot be decoded" in line and "ant/2.png" in line for line in source.intake.lines())
+
+
+NAME = st.sampled_from(["ant", "bee", "train", "test", "val", "deep", ".hid", "@eaDir", "1", "__MACOSX"])
+LEAF = st.sampled_from(["1.png", "2.jpg", "3", ".4.png", "5.txt", "Thumbs.db", "6.jfif", "7.bin"])
+PATHS = st.lists(st.tuples(st.lists(NAME, min_size=0, max_size=4), LEAF), min_size=1, max_size=25)
+LINKS = st.lists(
+    st.tuples(st.lists(NAME, min_size=0, max_size=2), st.sampled_from(["ant", ".", "..", "/nowhere", "bee/1.png", "../ant"])), max_size=3
+)
+
+
+def visible(place: str, chain: tuple[str, ...]) -> tuple[int, int, int]:
+    """-> images, other files, and links that lead nowhere or up; counted by another walk than the product's: os.walk, link by link"""
+    images = others = ends = 0
+    for at, folders, files in os.walk(place):
+        for name in (*folders, *files):
+            path = os.path.join(at, name)
+            if os.path.islink(path) and not os.path.exists(path):
+                ends += 1
+            elif os.path.islink(path) and os.path.isdir(path):
+                real, here = os.path.realpath(path), os.path.realpath(at)
+                if f"{here}/".startswith(f"{real}/") or any(f"{one}/".startswith(f"{real}/") for one in chain):
+                    ends += 1
+                else:
+                    inner = visible(path, (*chain, here))
+                    images, others, ends = images + inner[0], others + inner[1], ends + inner[2]
+            elif os.path.isfile(path):
+                with open(path, "rb") as file:
+                    shown = file.read(4) != b"word"
+                images, others = images + shown, others + (not shown)
+    return images, others, ends
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(paths=PATHS, links=LINKS)
+def test_what_is_read_and_what_is_left_out_is_what_is_there(tmp_path, paths, links):
+    root = tmp_path / f"tree{next(_numbers)}"
+    root.mkdir()
+    for folders, leaf in paths:
+        place = root.joinpath(*folders)
+        assume(not any(one.is_file() for one in (place, *place.parents) if one.exists()))
+        place.mkdir(parents=True, exist_ok=True)
+        if not (place / leaf).exists():
+            grow(place, leaf) if not leaf.endswith(".bin") else (place / leaf).write_text("words")
+    for number, (folders, target) in enumerate(links):
+        place = root.joinpath(*folders)
+        if place.is_dir():
+            (place / f"link{number}").symlink_to(target)
+    images, others, ends = visible(str(root), ())
+    tree = survey(root)
+    assert len(tree.images) + sum(map(len, tree.left.values())) == images + ends
+    assert len(tree.others) == others
+    try:
+        source = load(replace(STREAMS["folder"], root=str(root), image_size=8, increment=1), decode=False)
+    except InputError as error:
+        assert "\n" not in str(error)
+        return
+    told = source.intake
+    assert told.train + told.test + sum(kind.count for kind in told.left_out.values()) == images + ends
+    assert sum(told.others.values()) == others
+    assert (told.train, told.test) == (len(source.train.labels), len(source.test.labels))
