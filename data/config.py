@@ -9,7 +9,7 @@ class StreamConfig:
     source: str = "digits"  # data set, a name in data.sources.SOURCES
     root: str | None = None  # folder that holds the data; null where the data need none
     download: bool = False  # fetch the data into the folder where they are missing
-    checksum: bool = True  # compare the data's files with their published checksums, where there are any
+    checksum: bool = True  # compare an archive that is fetched with its published checksum
     scenario: str = "class"  # class | domain: what is new in a task, classes or domains
     base: int = 0  # classes (or domains) in the first task; 0 = as many as `increment`
     increment: Any = 2  # classes (or domains) in each later task; a list for unequal tasks
@@ -51,8 +51,9 @@ class HubConfig(StreamConfig):
     label_column: str | None = None  # null = the only column of class labels
 
 
-# What cannot change a number: two runs that differ only here are the same run.
-UNHASHED = ("root", "download", "cache_gib", "workers")
+# What cannot change a number, or changes it by what it selects, which the stream's key and hash say: two runs that differ only here
+# are the same run if their streams are.
+UNHASHED = ("root", "download", "checksum", "cache_gib", "workers", "corrupt", "test_list", "shot_list", "classes")
 
 # Name -> the options' defaults: one for each source, and one for each named protocol over a source.
 STREAMS = {

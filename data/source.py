@@ -1,21 +1,28 @@
-"""A data set before it is cut into tasks, how one is loaded by name, and the checks that it is sound."""
+"""A data set before it is cut into tasks: loaded by name, its rows brought into one order, told from others by what it holds.
+
+Shapes: N rows.
+"""
 
 import hashlib
 import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from data.config import StreamConfig
 from data.errors import InputError, one_of
+from data.images.content import canonical_order, contents, copies, sorted_digest
 from data.images.intake import Account
 from data.images.intake import unreadable as without
-from data.images.store import FileStore, decoded, decoded_bytes, unreadable
+from data.images.store import FileStore, PixelStore, decoded, decoded_bytes, unreadable
 from data.sources import SOURCES
+from data.sources.published import PUBLISHED
+from data.split import stratified
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,18 @@ class Split:
     images: Any
     labels: np.ndarray
     domains: np.ndarray | None = None  # int64 [N], ids of the domains; None on test rows that belong to no training domain
+    official: np.ndarray | None = None  # int64 [N], the number of each row in the published order; None where there is no such order
+    content: np.ndarray | None = None  # uint8 [N, 16], what each image is (`data.images.content`); None before `load` has asked
+
+    def digests(self) -> np.ndarray:
+        """-> uint8 [N, 16], what each image is"""
+        return contents(self.images) if self.content is None else self.content
+
+    def some(self, rows: np.ndarray) -> "Split":
+        """-> these rows only, in this order"""
+        images = self.images[rows] if isinstance(self.images, Tensor) else self.images.some(rows.tolist())
+        others = (None if one is None else one[rows] for one in (self.domains, self.official, self.content))
+        return Split(images, self.labels[rows], *others)
 
 
 @dataclass(frozen=True)
@@ -32,62 +51,150 @@ class Source:
     """A data set before it is cut into tasks."""
 
     name: str
-    version: int  # raised when its split or its labels change
+    version: int  # raised when its split, its labels or the order of its rows change
     train: Split
     test: Split
     class_names: tuple[str, ...]  # words, by the source's label id
     domain_names: tuple[str, ...] = ()  # words, by the domain's id; none where the data have no domains
-    variant: str = ""  # what the user changed of the split or the classes; part of the stream's key
+    variant: str = ""  # in what the data differ from the published set: what the user chose, or what was found; part of the stream's key
     mirrors: bool = True  # a mirrored image keeps its class (not so for digits and letters)
     intake: Account | None = None  # what was read of the data set's files and what was not; None where there are no files to choose from
+    note: str = ""  # a sentence for the user on `variant`
 
 
 def load(config: StreamConfig, decode: bool = True) -> Source:
-    """-> the data set that `config.source` names; its files decoded into the cache where they fit, or not read at all.
+    """-> the data set that `config.source` names; its files decoded into the cache where they fit, or not decoded at all.
 
-    Errors: InputError for an unknown name, missing data, or data that contradict themselves.
+    Rows stand by class and, within it, by what the image is, whatever the packaging: draws, batches and exemplars follow from the
+    content alone. A data set that is not the published one of its name says so in `variant` or `name`, and so in the stream's key.
+    Errors: InputError for an unknown name, missing data, data that contradict themselves, or an option without effect.
     """
     one_of("stream source", config.source, SOURCES)
     module, function = SOURCES[config.source].split(":")
     source = getattr(importlib.import_module(module), function)(config)
     check(source)
+    _check_options(source, config)
+    source = told_apart(canonical(_readable(source, config)))
+    check(source)  # again: unreadable files may have been left out
+    if config.image_size is not None:
+        source = _each_split(source, lambda split: _sized(split, config))
     if not decode:
         return source
-    source = prepare(source, config)
-    check(source)  # again: unreadable files may have been left out
-    copies = duplicates(source)
-    if copies and os.environ.get("RANK", "0") == "0":
-        print(f"warning: {copies} test images of stream '{source.name}' are also training images", file=sys.stderr)
-    return source
+    if os.environ.get("RANK", "0") == "0":
+        for line in remarks(source):
+            print(f"warning: {line}", file=sys.stderr)
+    return _in_cache(source, config)
 
 
-def prepare(source: Source, config: StreamConfig) -> Source:
-    """-> the source with unreadable files left out where the user asked for it, and decoded into the cache where it fits"""
+def canonical(source: Source) -> Source:
+    """-> the rows of both splits by class and content (and domain, where one image is in several)"""
+
+    def ordered(split: Split) -> Split:
+        split = replace(split, content=split.digests())
+        domains = np.zeros_like(split.labels) if split.domains is None else split.domains
+        first = np.argsort(domains, kind="stable")  # what follows is stable, too
+        return split.some(first[canonical_order(split.content[first], split.labels[first])])
+
+    return _each_split(source, ordered)
+
+
+def fingerprint(source: Source) -> str:
+    """-> sha256 over the data: each image's content with the words of its class and domain, by split, in whatever order they are"""
+    digest = hashlib.sha256(repr((sorted(source.class_names), sorted(source.domain_names))).encode())
+    for split in (source.train, source.test):
+        columns = [_ranks(source.class_names)[split.labels]]
+        columns += [_ranks(source.domain_names)[split.domains]] if split.domains is not None else []
+        digest.update(sorted_digest(split.digests(), *columns))
+    return digest.hexdigest()
+
+
+def _ranks(names: Sequence[str]) -> np.ndarray:
+    """-> int64 [len(names)], the place of each in alphabetical order"""
+    return np.argsort(np.argsort(np.array(names))).astype(np.int64)
+
+
+def told_apart(source: Source) -> Source:
+    """-> the source with 8 digits of its content in its name, or in its variant where it is not the published set of its name"""
+    digits, known = fingerprint(source), PUBLISHED.get(source.name)
+    short = digits[:8]
+    if known is None:
+        return replace(source, name=f"{source.name}_{short}")
+    chosen, _, left_out = source.variant.partition("-")
+    if chosen and not chosen.startswith("skip"):
+        return replace(source, variant="-".join(filter(None, (f"{chosen}{short}", left_out))))
+    difference = known.difference(len(source.class_names), len(source.train.labels), len(source.test.labels), digits)
+    if difference is None:
+        return source
+    variant = f"{difference[0]}{short}"
+    note = f"stream '{source.name}' {difference[1]}: its key says {variant}"
+    return replace(source, variant="-".join(filter(None, (variant, source.variant))), note=note)
+
+
+def divided(whole: Split, held: np.ndarray | None = None) -> tuple[Split, Split]:
+    """Rows without an official split -> training and test rows: the test rows that `held` bool [N] marks, else the seeded fifth
+
+    A fifth of each class, and of each domain of it, by `data.split.stratified` over the rows in canonical order.
+    """
+    if held is None:
+        groups = whole.labels
+        if whole.domains is not None:
+            groups = np.unique(np.stack([whole.labels, whole.domains], 1), axis=0, return_inverse=True)[1].reshape(-1)
+        order = canonical_order(whole.digests(), groups)
+        held = np.zeros(len(groups), dtype=bool)
+        held[order] = stratified(groups[order])
+    return whole.some(np.flatnonzero(~held)), whole.some(np.flatnonzero(held))
+
+
+def _each_split(source: Source, change: Callable[[Split], Split]) -> Source:
+    return replace(source, train=change(source.train), test=change(source.test))
+
+
+def _readable(source: Source, config: StreamConfig) -> Source:
+    """-> the source with unreadable files left out where the user asked for it"""
     if config.corrupt not in ("stop", "skip"):
         raise InputError(f"unknown stream.corrupt '{config.corrupt}': use stop or skip")
-    if not isinstance(source.train.images, FileStore):
+    if config.corrupt == "stop" or not isinstance(source.train.images, FileStore):
         return source
-    if config.corrupt == "skip":
-        train, test = _readable(source.train), _readable(source.test)
-        skipped = len(source.train.labels) + len(source.test.labels) - len(train.labels) - len(test.labels)
-        variant = "-".join(filter(None, (source.variant, f"skip{skipped}" if skipped else "")))
-        lost = (sorted(set(one.images.names) - set(left.images.names)) for one, left in ((source.train, train), (source.test, test)))
-        told = source.intake and without(source.intake, *lost)
-        source = replace(source, train=train, test=test, variant=variant, intake=told)
+
+    def kept(split: Split) -> Split:
+        bad = unreadable(split.images)
+        return split.some(np.setdiff1d(np.arange(len(split.labels)), bad)) if bad else split
+
+    left = _each_split(source, kept)
+    pairs = ((source.train, left.train), (source.test, left.test))
+    lost = [sorted(set(before.images.names) - set(after.images.names)) for before, after in pairs]
+    if not any(lost):
+        return source
+    variant = "-".join(filter(None, (source.variant, f"skip{sum(map(len, lost))}")))
+    return replace(left, variant=variant, intake=source.intake and without(source.intake, *lost))
+
+
+def _sized(split: Split, config: StreamConfig) -> Split:
+    """-> the rows of a table of pixels at the size that the user asked for; files know it themselves"""
+    if not isinstance(split.images, Tensor) or split.images.shape[2:] == (config.image_size, config.image_size):
+        return split
+    store = PixelStore(split.images, config.image_size, config.workers)
+    store._content = split.content
+    return replace(split, images=store)
+
+
+def _in_cache(source: Source, config: StreamConfig) -> Source:
     splits = (source.train, source.test)
+    if not all(isinstance(split.images, FileStore) for split in splits):
+        return source
     if sum(decoded_bytes(split.images) for split in splits) > config.cache_gib * 2**30:
         return source
-    train, test = (replace(split, images=decoded(split.images)) for split in splits)
-    return replace(source, train=train, test=test)
+    return _each_split(source, lambda split: replace(split, images=decoded(split.images)))
 
 
-def _readable(split: Split) -> Split:
-    bad = unreadable(split.images)
-    if not bad:
-        return split
-    rows = np.setdiff1d(np.arange(len(split.labels)), bad)
-    domains = None if split.domains is None else split.domains[rows]
-    return Split(split.images.some(rows.tolist()), split.labels[rows], domains)
+def _check_options(source: Source, config: StreamConfig) -> None:
+    """Errors: InputError for an option that would be in the run's identity and do nothing."""
+    if config.test_list is not None and "list" not in source.variant.split("-"):
+        raise InputError(f"stream.test_list has no effect on stream '{source.name}', which has a split of its own: leave it out")
+    if config.shots is None and config.shot_list is not None:
+        raise InputError("stream.shot_list has no effect without stream.shots: set stream.shots, or leave the list out")
+    if config.shot_seed and (config.shots is None or config.shot_list is not None):
+        raise InputError("stream.shot_seed has no effect without a draw of stream.shots rows a class: leave it out")
 
 
 def check(source: Source) -> None:
@@ -124,28 +231,14 @@ def check(source: Source) -> None:
         raise InputError(f"class '{source.class_names[label]}' of stream '{source.name}' has {has}: remove the class or add {lacks}")
 
 
-MOST_FILES = 200_000  # beyond this many, looking for duplicates would take longer than the run's start should
-
-
-def duplicates(source: Source) -> int:
-    """-> test images whose bytes (pixels, or whole files) are also those of a training image; 0 for more than MOST_FILES files"""
-    train, test = source.train.images, source.test.images
-    if not hasattr(train, "names"):
-        known = set(_row_hashes(train))
-        return sum(one in known for one in _row_hashes(test))
-    if len(train) + len(test) > MOST_FILES or not hasattr(getattr(train, "files", train), "file_size"):
-        return 0
-    train, test = getattr(train, "files", train), getattr(test, "files", test)
-    sizes = set(map(train.file_size, range(len(train))))
-    suspects = [row for row in range(len(test)) if test.file_size(row) in sizes]
-    wanted = {test.file_size(row) for row in suspects}
-    known = {_file_hash(train, row) for row in range(len(train)) if train.file_size(row) in wanted} if suspects else set()
-    return sum(_file_hash(test, row) in known for row in suspects)
-
-
-def _row_hashes(images: Any) -> Iterable[int]:
-    return (hash(row.tobytes()) for row in images.numpy())
-
-
-def _file_hash(files: Any, row: int) -> bytes:
-    return hashlib.sha256(files.read(row)).digest()
+def remarks(source: Source) -> list[str]:
+    """-> what the user should know of the data, a sentence each: how they differ from the published set, images in both splits"""
+    train, test = source.train, source.test
+    both = copies(test.digests(), train.digests())
+    own = {(train.labels[row], train.digests()[row].tobytes()) for row in copies(train.digests(), test.digests())}
+    other = sum((test.labels[row], test.digests()[row].tobytes()) not in own for row in both)
+    lines = [source.note] if source.note else []
+    if len(both):
+        under = f", {other} of them under another class" if other else ""
+        lines.append(f"{len(both)} test images of stream '{source.name}' are also training images{under}")
+    return lines

@@ -109,8 +109,8 @@ def held_out(groups: Tensor, share: float) -> Tensor:
 def stratified(labels: np.ndarray, share: float = 0.2, seed: int = 0) -> np.ndarray:
     """-> bool [N], test rows: of each class `share`, rounded half up but at least one row, of a shuffle with numpy's PCG64
 
-    The shuffle is one permutation of all rows in the order given (sorted file names, for files). Data sets without an official
-    split are cut by this; changing it means raising the version of every source that uses it.
+    The shuffle is one permutation of all rows in the order given (by class and content: `data.source.divided`). Data sets without
+    an official split are cut by this; changing it means raising the version of every source that uses it.
     """
     place = np.empty(len(labels), np.int64)
     shuffled = np.random.Generator(np.random.PCG64(seed)).permutation(len(labels))
@@ -120,10 +120,13 @@ def stratified(labels: np.ndarray, share: float = 0.2, seed: int = 0) -> np.ndar
     return place < wanted[labels]
 
 
-def few_shot(config: StreamConfig, labels: Tensor, tasks: Tensor, index: Tensor, names: Sequence[str] | None) -> Tensor:
+def few_shot(
+    config: StreamConfig, labels: Tensor, tasks: Tensor, index: Tensor, names: Sequence[str] | None, official: np.ndarray | None
+) -> Tensor:
     """-> bool [N], rows kept: all of the first task, `shots` a class of the others, from the user's list or drawn with `shot_seed`.
 
-    labels, tasks, index: int64 [N], the class, the task and the row number in the source of each row; names: file names by row number.
+    labels, tasks, index: int64 [N], the class, the task and the row number in the source of each row; names: file names by row
+    number; official: the number of each row in the published order, None where the data have none.
     """
     if config.shots is None or config.shots < 1:
         raise InputError(f"stream.shots={config.shots} must be at least 1")
@@ -132,7 +135,7 @@ def few_shot(config: StreamConfig, labels: Tensor, tasks: Tensor, index: Tensor,
     if config.shot_list is None:
         kept = (tasks == 0) | (shuffled_rank(labels, config.shot_seed) < config.shots)
     else:
-        listed = _listed_rows(Path(config.shot_list), int(tasks.max()) + 1, int(index.max()) + 1, names)
+        listed = _listed_rows(Path(config.shot_list), int(tasks.max()) + 1, names, official)
         kept = (tasks == 0) | torch.isin(index, listed)
     counts = torch.bincount(labels[kept], minlength=int(labels.max()) + 1)
     for label in labels[tasks > 0].unique().tolist():
@@ -144,19 +147,25 @@ def few_shot(config: StreamConfig, labels: Tensor, tasks: Tensor, index: Tensor,
     return kept
 
 
-def _listed_rows(path: Path, tasks: int, count: int, names: Sequence[str] | None) -> Tensor:
-    """-> int64 [M], the rows that a file, or the session_2.txt … of a folder, lists by number or by the end of the file name"""
+def _listed_rows(path: Path, tasks: int, names: Sequence[str] | None, official: np.ndarray | None) -> Tensor:
+    """-> int64 [M], the rows that a file, or the session_2.txt … of a folder, lists by official number or by the end of the file name"""
     files = [path / f"session_{task + 1}.txt" for task in range(1, tasks)] if path.is_dir() else [path]
     for file in files:
         if not file.is_file():
             raise InputError(f"stream.shot_list: {file} cannot be read: name a file, or a folder of session_N.txt")
     lines = [line for file in files for line in read_lines(file)]
-    if all(line.isdigit() for line in lines):
-        rows = [int(line) for line in lines]
-        if rows and max(rows) >= count:
-            raise InputError(f"stream.shot_list names row {max(rows)} where there are {count} training rows: use the list of this data set")
-        return torch.tensor(rows, dtype=torch.int64)
-    return torch.tensor(listed_rows(path, lines, names or (), "training image"), dtype=torch.int64)
+    if not all(line.isdigit() for line in lines):
+        return torch.tensor(listed_rows(path, lines, names or (), "training image"), dtype=torch.int64)
+    if official is None:
+        raise InputError(
+            "stream.shot_list numbers rows, and the data as they lie here have no published order of rows: list file names, "
+            "or use the published files"
+        )
+    row_of, numbers = {number: row for row, number in enumerate(official.tolist())}, [int(line) for line in lines]
+    for number in numbers:
+        if number not in row_of:
+            raise InputError(f"stream.shot_list names row {number}, which is none of the training rows: use the list of this data set")
+    return torch.tensor([row_of[number] for number in numbers], dtype=torch.int64)
 
 
 def short_hash(value: Any) -> str:

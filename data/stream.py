@@ -1,5 +1,7 @@
 """The task-stream protocol: a data set cut into tasks, with a key and a hash that say all that can change a number.
 
+`identity(config)` gives the two without decoding anything; the hash alone is the same from any packaging of the same data.
+
 Shapes: B batch, N rows, T tasks.
 """
 
@@ -15,14 +17,15 @@ from torch.utils.data import Dataset
 
 from data.config import StreamConfig
 from data.errors import InputError, one_of
-from data.source import Source, Split
+from data.images.content import sorted_digest
+from data.source import Source, Split, load
 from data.split import class_order, few_shot, first_tasks, held_out, rank_in_group, short_hash, task_sizes
 
 
 class Batch(NamedTuple):
     inputs: Tensor  # [B, 3, H, W] uint8 images, or [B, L, D] features of the method's frozen encoder
     labels: Tensor  # [B] int64, class ids numbered in order of arrival
-    index: Tensor  # [B] int64, row in the data set's split: lets evaluation prove that each row was scored once
+    index: Tensor  # [B] int64, row in the split's canonical order (class, content): lets evaluation prove that each was scored once
 
 
 class Rows(Dataset):
@@ -105,12 +108,15 @@ class TaskStream:
         self.source, self.mirrors, self.intake = source.name, source.mirrors, source.intake
         self.limited = config.limit is not None or config.tasks is not None or bool(config.validation)
         train, self._train_tasks = self._numbered(source.train, order, sizes)
+        self._train_content = self._scored_content = source.train.digests()
         test, self._scored_tasks = self._numbered(source.test, order, sizes)
         if config.validation:
             held = held_out(self._groups(train, self._train_tasks), config.validation)
             train, test, self._scored_tasks = train.at(_where(~held)), train.at(_where(held)), self._train_tasks
+        else:
+            self._scored_content = source.test.digests()
         if config.shots is not None:
-            train = self._few(train, config)
+            train = self._few(train, config, source.train.official)
         if config.limit is not None:
             train = train.at(_where(rank_in_group(self._groups(train, self._train_tasks)) < config.limit))
             test = test.at(_where(rank_in_group(self._groups(test, self._scored_tasks)) < config.limit))
@@ -122,8 +128,9 @@ class TaskStream:
             for rows, tasks in ((self.train_rows, self._train_tasks), (self.scored_rows, self._scored_tasks))
         )
         self._check()
-        self.key = _key(source, config, train)
-        self.sha256 = _digest(self)
+        listed = sorted_digest(self._train_content[train.index.numpy()], train.labels.numpy()) if config.shot_list else b""
+        self.key = _key(source, config, listed)
+        self.sha256 = _digest(self, config)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -180,13 +187,13 @@ class TaskStream:
         """-> int64 [N], one number for each class of each task"""
         return rows.labels * (int(tasks.max()) + 1) + tasks[rows.index]
 
-    def _few(self, train: Rows, config: StreamConfig) -> Rows:
+    def _few(self, train: Rows, config: StreamConfig, official: np.ndarray | None) -> Rows:
         if self.scenario == "domain":
             raise InputError("stream.shots needs stream.scenario=class: leave it out")
         if config.shot_list and config.validation:
             raise InputError("stream.shot_list and stream.validation cannot be combined: leave one out")
         names = getattr(train.store, "names", None)
-        return train.at(_where(few_shot(config, train.labels, self._train_tasks[train.index], train.index, names)))
+        return train.at(_where(few_shot(config, train.labels, self._train_tasks[train.index], train.index, names, official)))
 
     def _check(self) -> None:
         """Every class, and in domain-incremental streams every task, must have rows of both splits."""
@@ -219,8 +226,8 @@ def _scenario(source: Source, config: StreamConfig) -> str:
     return config.scenario
 
 
-def _key(source: Source, config: StreamConfig, train: Rows) -> str:
-    """-> the name that says all that can change a number, e.g. cifar100-b60-inc5-natural-v1-5shot"""
+def _key(source: Source, config: StreamConfig, listed: bytes) -> str:
+    """-> the name that says all that can change a number, e.g. cifar100-b60-inc5-natural-v2-5shot; listed: digest of a user's few rows"""
     order, increment = config.order, config.increment
     if not isinstance(order, str):
         order = f"o{order}" if isinstance(order, int) else f"o{short_hash([int(label) for label in order])}"
@@ -232,20 +239,34 @@ def _key(source: Source, config: StreamConfig, train: Rows) -> str:
     parts += [source.variant] if source.variant else []
     parts += [f"{config.image_size}px"] if config.image_size is not None else []
     if config.shots is not None:
-        draw = f"-list{short_hash(train.index.tolist())}" if config.shot_list else f"-draw{config.shot_seed}" if config.shot_seed else ""
+        draw = f"-list{listed.hex()[:8]}" if config.shot_list else f"-draw{config.shot_seed}" if config.shot_seed else ""
         parts.append(f"{config.shots}shot{draw}")
     parts += [f"val{config.validation:g}"] if config.validation else []
     parts += [f"limit{config.limit}"] if config.limit is not None else []
     return "-".join(parts)
 
 
-def _digest(stream: TaskStream) -> str:
-    """-> sha256 over the file names or pixels, labels, split and order; the same on every machine"""
-    digest = hashlib.sha256(repr((stream.key, stream.order, stream.sizes, stream.class_names, stream.arrivals)).encode())
-    for rows, tasks in ((stream.train_rows, stream._train_tasks), (stream.scored_rows, stream._scored_tasks)):
-        names = rows.store.names_digest() if hasattr(rows.store, "names_digest") else store_digest(rows.store)
-        digest.update(rows.index.numpy().tobytes() + rows.labels.numpy().tobytes() + tasks.numpy().tobytes() + names)
+def _digest(stream: TaskStream, config: StreamConfig) -> str:
+    """-> sha256 over what the images are, their class, task and split, and how they are cut: the same from any packaging"""
+    digest = hashlib.sha256(
+        repr((stream.scenario, stream.sizes, stream.class_names, stream.arrivals, stream.mirrors, config.image_size)).encode()
+    )
+    for rows, tasks, content in (
+        (stream.train_rows, stream._train_tasks, stream._train_content),
+        (stream.scored_rows, stream._scored_tasks, stream._scored_content),
+    ):
+        digest.update(sorted_digest(content[rows.index.numpy()], rows.labels.numpy(), tasks[rows.index].numpy()))
     return digest.hexdigest()
+
+
+def identity(config: StreamConfig) -> tuple[str, str]:
+    """-> key and sha256 of the stream that a configuration means today: what a record of it must say of its stream
+
+    Nothing is decoded; of files that were read before, only what the file system says is asked (a million cost seconds).
+    Errors: InputError, as the run would raise it.
+    """
+    stream = TaskStream(load(config, decode=False), config)
+    return stream.key, stream.sha256
 
 
 def store_digest(store: Any) -> bytes:

@@ -21,7 +21,7 @@ from bench.record import record_path
 from data.bars import show
 from data.caching.cache import cache_dir
 from data.errors import InputError
-from data.source import duplicates, load
+from data.source import load, remarks
 from data.stream import TaskStream
 from methods.base import Method, method_class
 from methods.learning.sharding import weightless
@@ -54,9 +54,8 @@ def _show_plan(config: DictConfig) -> int:
         print(_task_line(stream, task))
     for line in _needs(config, stream):
         print(line)
-    copies = duplicates(source)
-    if copies:
-        print(f"warning  {copies} test images are also training images, byte for byte")
+    for line in remarks(source):
+        print(f"warning  {line}")
     learner = method_class(config.method.name)
     path = record_path(config.results, stream.key, learner.variant(config.method), config_hash(config), config.seed)
     print(f"record   {path}{' (exists)' if path.exists() else ''}")

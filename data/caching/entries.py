@@ -25,7 +25,7 @@ from typing import IO, Any
 from data.caching.cache import alone, cache_root, file_sha256, locked, sync, taking
 from data.errors import InputError, one_of
 
-KINDS = ("features", "images", "decoders")
+KINDS = ("features", "images", "contents", "decoders")
 SMALL = 64 * 2**20  # bytes
 DEFAULT_GIB = 100.0  # of all entries together, unless $CILBENCH_CACHE_GIB says otherwise
 ABANDONED = 24 * 3600  # seconds after which what nobody finished may go

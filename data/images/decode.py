@@ -62,15 +62,38 @@ def decode(file: Path | IO[bytes], size: int | None) -> np.ndarray:
         with Image.open(file, formats=FORMATS) as image:
             if size is not None:
                 image.draft("RGB", (size, size))
-            depth = str(image.tile[0].args) if image.tile else ""  # how the file holds its pixels, such as 'RGB;16B'
-            image.load()
-            turned = image.getexif().get(ORIENTATION, 1) != 1  # asked after loading: of a TIFF, Pillow has then turned the pixels
-            rgb = _rgb(image, depth)
+            rgb, turned = _loaded(image)
             if size is not None:
                 rgb = _square(rgb, size)
             return np.asarray(ImageOps.exif_transpose(_tagged(rgb, image)) if turned else rgb)
     except BROKEN as error:
         raise CorruptImage(str(error) or type(error).__name__) from error
+
+
+def native(file: Path | IO[bytes]) -> np.ndarray | None:
+    """-> uint8 [H, W, 3], all pixels as `decode` has them before it cuts and resizes; None where a tag turns the image
+
+    Of turned images `decode` resizes before it turns, so that the turned pixels would not say what it gives. Errors: CorruptImage.
+    """
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            rgb, turned = _loaded(image)
+            return None if turned else np.asarray(rgb)
+    except BROKEN as error:
+        raise CorruptImage(str(error) or type(error).__name__) from error
+
+
+def squared(pixels: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [H, W, 3] -> [size, size, 3], as `decode` brings a file to a size"""
+    return np.asarray(_square(Image.fromarray(pixels), size))
+
+
+def _loaded(image: Image.Image) -> tuple[Image.Image, bool]:
+    """-> all pixels in RGB, and whether a tag turns them"""
+    depth = str(image.tile[0].args) if image.tile else ""  # how the file holds its pixels, such as 'RGB;16B'
+    image.load()
+    turned = image.getexif().get(ORIENTATION, 1) != 1  # asked after loading: of a TIFF, Pillow has then turned the pixels
+    return _rgb(image, depth), turned
 
 
 def _rgb(image: Image.Image, depth: str) -> Image.Image:

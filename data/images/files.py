@@ -14,9 +14,8 @@ from data.errors import InputError
 from data.images.intake import Tree, account
 from data.images.lists import listed_mask
 from data.images.store import FileStore
-from data.source import Source, Split
+from data.source import Source, Split, divided
 from data.sources.download import fetch
-from data.split import short_hash, stratified
 
 WORDS = Path(__file__).parents[1] / "sources" / "imagenet_words.txt"
 
@@ -140,15 +139,13 @@ def file_split(root: Path, names: Sequence[str], labels: Sequence[int] | np.ndar
 def cut(
     name: str, version: int, root: Path, files: list[str], labels: np.ndarray, class_names: Sequence[str], config: StreamConfig
 ) -> Source:
-    """-> a source without an official split: the user's test list, else the seeded stratified 80/20 split of the sorted files"""
+    """-> a source without an official split: the user's test list, else the seeded stratified 80/20 split"""
+    whole, held = file_split(root, files, labels, config), None
     if config.test_list is None:
         two_each(labels, class_names)
-        test, variant = stratified(labels), ""
     else:
-        test, listed = listed_mask(Path(config.test_list), files)
-        variant = f"list{short_hash(listed)}"
-    parts = [file_split(root, [files[i] for i in rows], labels[rows], config) for rows in (np.flatnonzero(~test), np.flatnonzero(test))]
-    return Source(name, version, *parts, tuple(class_names), variant=variant)
+        held = listed_mask(Path(config.test_list), files)
+    return Source(name, version, *divided(whole, held), tuple(class_names), variant="" if held is None else "list")
 
 
 def readable(name: str) -> str:

@@ -88,9 +88,8 @@ def _row(path: Path, line: str, ends: dict[str, int], whole: dict[str, int], kno
     raise InputError(f"{path} names '{line}', which is no {what} of the data set: write paths as <class>/<file>")
 
 
-def listed_mask(path: Path, files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """-> bool [N], the files that a list names, and their paths, sorted. Errors: InputError"""
-    rows = listed_rows(path, read_lines(path), files, "image")
+def listed_mask(path: Path, files: Sequence[str]) -> np.ndarray:
+    """-> bool [N], the files that a list names. Errors: InputError"""
     mask = np.zeros(len(files), dtype=bool)
-    mask[rows] = True
-    return mask, sorted(files[row] for row in set(rows))
+    mask[listed_rows(path, read_lines(path), files, "image")] = True
+    return mask

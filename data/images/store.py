@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+import PIL
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
@@ -20,8 +21,9 @@ from torch.utils.data import get_worker_info
 from data import bars
 from data.caching.cache import cache_dir, content_key, table
 from data.caching.entries import cached
+from data.caching.remembered import remembered, stamp
 from data.errors import InputError
-from data.images import decode
+from data.images import content, decode
 
 CHUNK = 256  # files decoded between two steps of the progress bar
 
@@ -29,9 +31,11 @@ CHUNK = 256  # files decoded between two steps of the progress bar
 class FileStore:
     """Images decoded when asked for. `store[rows]` is uint8 [B, 3, H, W].
 
-    names: paths below `root`, with forward slashes, which stand for the images in the stream's hash
+    names: paths below `root`, with forward slashes; what an image is, its `content` says alone
     size: pixels of the square they are brought to; None where all are of one size already
     """
+
+    _content: np.ndarray | None = None
 
     def __init__(self, root: Path, names: Sequence[str], size: int | None = None, workers: int | None = None):
         self.root, self.names, self.size = root, names, size
@@ -78,31 +82,67 @@ class FileStore:
 
     def some(self, rows: Sequence[int]) -> "FileStore":
         """-> a store of these rows only"""
-        return FileStore(self.root, [self.names[row] for row in rows], self.size, self.workers)
+        part = FileStore(self.root, [self.names[row] for row in rows], self.size, self.workers)
+        return part.with_content_of(self, rows)
 
-    def names_digest(self) -> bytes:
-        """-> sha256 of the relative names: the same on every machine"""
-        return hashlib.sha256("\n".join(self.names).encode()).digest()
+    def with_content_of(self, other: "FileStore", rows: Sequence[int]) -> "FileStore":
+        self._content = None if other._content is None else other._content[list(rows)]
+        return self
+
+    def content(self) -> np.ndarray:
+        """-> uint8 [N, 16], what each image is (`data.images.content`): read once, and known again by path, size, times and inode"""
+        if self._content is None:
+            self._content = remembered(os.path.realpath(self.root), self.stamps(), content.VERSION, self._read_digests)
+        return self._content
 
     def digest(self) -> bytes:
-        """-> sha256 that changes when a file does: names, sizes and times of change. The key of what is computed from the images."""
-        digest = hashlib.sha256(repr((decode.VERSION, self.size, len(self.names))).encode())
-        for name in self.names:
-            digest.update(f"{name}\0{self.stamp(name)}\n".encode())
-        return digest.digest()
+        """-> sha256 over what the images are, in their order, and how they are decoded: the key of what is computed from them"""
+        how = repr((decode.VERSION, PIL.__version__, self.size, len(self)))
+        return hashlib.sha256(how.encode() + self.content().tobytes()).digest()
 
     def read(self, row: int) -> bytes:
-        return self.open(row).read_bytes()
-
-    def file_size(self, row: int) -> int:
-        return self.open(row).stat().st_size
-
-    def stamp(self, name: str) -> str:
         try:
-            stat = os.stat(self.root / name)
+            return (self.root / self.names[row]).read_bytes()
         except OSError as error:
-            raise InputError(f"{self.root / name} cannot be read ({error.strerror}): restore it or take it off the list") from None
-        return f"{stat.st_size} {stat.st_mtime_ns}"
+            raise _lost(self.root / self.names[row], error) from None
+
+    def stamps(self) -> Iterable[bytes]:
+        """-> for each row 16 bytes that are others when its file is"""
+
+        def some(names: Sequence[str]) -> list[bytes]:
+            return [self.stamp(name) for name in names]
+
+        with ThreadPoolExecutor(max(self.workers, 1)) as pool:  # for folders that lie behind a network
+            for part in pool.map(some, (self.names[start : start + 16 * CHUNK] for start in range(0, len(self), 16 * CHUNK))):
+                yield from part
+
+    def stamp(self, name: str) -> bytes:
+        try:
+            return stamp(name, os.stat(f"{self.root}/{name}"))
+        except OSError as error:
+            raise _lost(self.root / name, error) from None
+
+    def _read_digests(self, rows: list[int]) -> Iterable[bytes]:
+        return _in_parallel(lambda at: content.file_digest(self.read(rows[at])), len(rows), self.workers, "reading images")
+
+
+class PixelStore(FileStore):
+    """A table of pixels uint8 [N, 3, H, W] whose rows are brought to another size when asked for."""
+
+    def __init__(self, pixels: Tensor, size: int, workers: int | None = None):
+        super().__init__(Path("image"), [str(row) for row in range(len(pixels))], size, workers)
+        self.pixels = pixels
+
+    def image(self, row: int) -> np.ndarray:
+        return decode.squared(self.pixels[row].permute(1, 2, 0).contiguous().numpy(), self.size)
+
+    def some(self, rows: Sequence[int]) -> "PixelStore":
+        return PixelStore(self.pixels[list(rows)], self.size, self.workers).with_content_of(self, rows)
+
+    def content(self) -> np.ndarray:
+        if self._content is None:
+            self._content = content.contents(self.pixels)
+        return self._content
 
 
 class DecodedStore:
@@ -119,8 +159,8 @@ class DecodedStore:
         """int64 [B] -> uint8 [B, 3, H, W]"""
         return torch.from_numpy(self.table[index.numpy()]).permute(0, 3, 1, 2).contiguous()
 
-    def names_digest(self) -> bytes:
-        return self.files.names_digest()
+    def content(self) -> np.ndarray:
+        return self.files.content()
 
     def digest(self) -> bytes:
         return self.files.digest()
@@ -177,11 +217,11 @@ def _is_readable(files: FileStore, row: int) -> bool:
     return True
 
 
-def _in_parallel(function, count: int, workers: int) -> Iterator:
+def _in_parallel(function, count: int, workers: int, what: str = "decoding images") -> Iterator:
     """Results of function(0..count-1) in order, by threads: the decoders release the interpreter's lock."""
     with (
         ThreadPoolExecutor(max(workers, 1)) as pool,
-        bars.bar(total=count, desc="decoding images", unit="image", leave=False, disable=count < 4 * CHUNK) as bar,
+        bars.bar(total=count, desc=what, unit="image", leave=False, disable=count < 4 * CHUNK) as bar,
     ):
         for start in range(0, count, CHUNK):
             stop = min(start + CHUNK, count)
@@ -192,6 +232,10 @@ def _in_parallel(function, count: int, workers: int) -> Iterator:
 def decoded_bytes(files: FileStore) -> int:
     """-> bytes of all images, decoded"""
     return len(files) * (int(np.prod(files.image(0).shape)) if files.size is None else 3 * files.size**2)
+
+
+def _lost(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be read ({error.strerror}): restore it or take it off the list")
 
 
 def _varying(path: Path, shape: tuple[int, ...], first: tuple[int, ...]) -> InputError:

@@ -1,7 +1,7 @@
 """Caltech-101 (Fei-Fei et al. 2004): 101 categories; the background folder is no class.
 
 Read from `101_ObjectCategories/`, under any name and one or two folders deeper (the archive's `caltech-101/101_ObjectCategories/`).
-It has no official split. Ours: paths sorted, `data.split.stratified` with seed 0 and share 0.2; or `stream.test_list`.
+It has no official split. Ours: `data.split.stratified` with seed 0 and share 0.2; or `stream.test_list`.
 """
 
 from data.config import StreamConfig

@@ -1,16 +1,26 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32x32, from the official Python pickles."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32x32 pixels.
+
+Any of these under stream.root gives the same stream, since the rows are what their pixels are:
+
+* the official Python pickles, in their folder (as torchvision leaves it) or in stream.root itself;
+* `train/<class>/*.png` and `test/<class>/*.png`;
+* a data set of the Hugging Face hub (`uoft-cs/cifar100`), or a local copy of it: parquet files, or as `save_to_disk` wrote it.
+"""
 
 import pickle
+import re
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from data.caching.cache import file_md5
-from data.config import StreamConfig
+from data.config import HubConfig, StreamConfig
 from data.errors import InputError
-from data.images.files import need, readable
+from data.images.files import Origin, accounted, class_folders, file_split, find_folder, need, readable
+from data.images.intake import survey
 from data.source import Source, Split
 
 # What a pickle of arrays, lists and bytes may name; anything else could run code.
@@ -32,37 +42,84 @@ class _Plain(pickle.Unpickler):
 
 
 def load_10(config: StreamConfig) -> Source:
-    """-> the official split; ten classes"""
+    """-> the official split; ten classes, in alphabetical order"""
     from torchvision.datasets import CIFAR10
 
-    folder = _folder(config, CIFAR10)
-    return _source("cifar10", folder, CIFAR10, b"labels", b"label_names", config.checksum)
+    return _load("cifar10", config, CIFAR10, "label")
 
 
 def load_100(config: StreamConfig) -> Source:
     """-> the official split; 100 fine classes, in alphabetical order"""
     from torchvision.datasets import CIFAR100
 
-    folder = _folder(config, CIFAR100)
-    return _source("cifar100", folder, CIFAR100, b"fine_labels", b"fine_label_names", config.checksum)
+    return _load("cifar100", config, CIFAR100, "fine_label")
 
 
-def _folder(config: StreamConfig, official) -> Path:
-    from data.images.files import Origin, find_folder
+def _load(name: str, config: StreamConfig, official, label: str) -> Source:
+    """official: torchvision's class, which knows the published files; label: the fine labels, without their plural"""
+    if config.root is not None:
+        root = Path(config.root).expanduser()
+        if (root / official.meta["filename"]).is_file():
+            return _pickles(name, root, official, label, config)
+        if not (root / official.base_folder).is_dir():
+            if all(any(one.is_dir() for one in (root / split).glob("*")) for split in ("train", "test")):
+                return _folders(name, root, config)
+            if _is_hub(root, config):
+                return _hub(name, config, label)
+    folder = find_folder(config, Origin(official.base_folder, official.url, official.tgz_md5))
+    return _pickles(name, folder, official, label, config)
 
-    return find_folder(config, Origin(official.base_folder, official.url, official.tgz_md5))
+
+def _is_hub(root: Path, config: StreamConfig) -> bool:
+    """-> is it a copy of a hub's data set, or, where no such path is, the name of one?"""
+    if root.is_dir():
+        kinds = ("dataset_dict.json", "state.json", "*.parquet", "*/*.parquet")
+        return any(next(root.glob(kind), None) is not None for kind in kinds)
+    return not config.download and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(config.root)) is not None
 
 
-def _source(name: str, folder: Path, official, labels: bytes, names: bytes, checksum: bool) -> Source:
-    splits = [_split(folder, files, labels, checksum) for files in (official.train_list, official.test_list)]
-    meta = _read(folder / official.meta["filename"], official.meta["md5"], checksum)
-    return Source(name, 1, *splits, tuple(readable(word.decode()) for word in _field(meta, names, folder / official.meta["filename"])))
+def _pickles(name: str, folder: Path, official, label: str, config: StreamConfig) -> Source:
+    train, test = (_split(folder, files, f"{label}s".encode()) for files in (official.train_list, official.test_list))
+    if config.shot_list is not None and all(file_md5(need(folder / file)) == md5 for file, md5 in official.train_list):
+        train = Split(train.images, train.labels, official=np.arange(len(train.labels)))  # only the published files have this order
+    path = folder / official.meta["filename"]
+    names = [readable(word.decode()) for word in _field(_read(path), f"{label}_names".encode(), path)]
+    return _alphabetical(name, train, test, names)
 
 
-def _split(folder: Path, files: Sequence[Sequence[str]], labels: bytes, checksum: bool) -> Split:
+def _folders(name: str, root: Path, config: StreamConfig) -> Source:
+    tree = survey(root)
+    classes = sorted({*tree.subfolders("train"), *tree.subfolders("test")})
+    train, test = (file_split(root, *class_folders(tree, split, classes), config) for split in ("train", "test"))
+    return accounted(_alphabetical(name, train, test, [readable(one) for one in classes]), tree)
+
+
+def _hub(name: str, config: StreamConfig, label: str) -> Source:
+    from omegaconf import OmegaConf
+
+    from data.sources.hub import load
+
+    options = OmegaConf.to_container(config) if OmegaConf.is_config(config) else asdict(config)
+    source = load(HubConfig(**options, label_column=label))
+    train, test = (replace(split, official=None) for split in (source.train, source.test))  # whose order nobody published
+    return _alphabetical(name, train, test, [readable(one) for one in source.class_names])
+
+
+def _alphabetical(name: str, train: Split, test: Split, names: Sequence[str]) -> Source:
+    """-> the source, its labels numbered by the alphabetical order of their words, as the published ones are"""
+    order = sorted(range(len(names)), key=names.__getitem__)
+    number = dict(zip(order, range(len(names)), strict=True))
+    train, test = (  # a label that is none is left for the checks to name
+        replace(split, labels=np.array([number.get(label, label) for label in split.labels.tolist()], dtype=np.int64))
+        for split in (train, test)
+    )
+    return Source(name, 2, train, test, tuple(names[label] for label in order))
+
+
+def _split(folder: Path, files: Sequence[Sequence[str]], labels: bytes) -> Split:
     pixels, numbers = [], []
-    for file, md5 in files:
-        record = _read(folder / file, md5, checksum)
+    for file, _ in files:
+        record = _read(folder / file)
         pixels.append(np.asarray(_field(record, b"data", folder / file), dtype=np.uint8))
         numbers.append(np.asarray(_field(record, labels, folder / file), dtype=np.int64))
     images = np.concatenate(pixels)
@@ -77,9 +134,7 @@ def _field(record: dict, key: bytes, path: Path):
     return record[key]
 
 
-def _read(path: Path, md5: str, checksum: bool) -> dict:
-    if checksum and file_md5(need(path)) != md5:
-        raise InputError(f"{path} is not the published file (its md5 differs): unpack it again, or accept it with stream.checksum=false")
+def _read(path: Path) -> dict:
     try:
         with need(path).open("rb") as file:
             return _Plain(file, encoding="bytes").load()

@@ -19,4 +19,4 @@ def load(config: StreamConfig) -> Source:
     labels = digits.target.astype(np.int64)
     train, test = train_test_split(np.arange(len(labels)), test_size=0.25, stratify=labels, random_state=0)
     train, test = np.sort(train), np.sort(test)
-    return Source("digits", 1, Split(images[train], labels[train]), Split(images[test], labels[test]), CLASS_NAMES, mirrors=False)
+    return Source("digits", 2, Split(images[train], labels[train]), Split(images[test], labels[test]), CLASS_NAMES, mirrors=False)

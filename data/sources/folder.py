@@ -1,6 +1,6 @@
 """Any folder of images: `<split>/<class>/**`, `<class>/**` or `<domain>/<class>/**`; what is read of it says data/images/layouts.py.
 
-The key holds the folder's name and a hash of the file names, so that two folders never share a record.
+The key holds the folder's name and 8 digits of what its images are (`data.source.fingerprint`), so that two never share a record.
 """
 
 import re
@@ -15,8 +15,7 @@ from data.images.files import file_split, root_folder, two_each, words_of
 from data.images.intake import account, survey
 from data.images.layouts import Named, check_classes, read, same_name
 from data.images.lists import listed_mask
-from data.source import Source
-from data.split import short_hash, stratified
+from data.source import Source, Split, divided
 
 NUMBER = re.compile(r"\d+[._ -]+(?=\D)")
 
@@ -24,44 +23,38 @@ NUMBER = re.compile(r"\d+[._ -]+(?=\D)")
 def load(config: FolderConfig) -> Source:
     """-> classes in alphabetical (or numeric) order, named by their folders (WordNet ids by their words, 001.Name by what follows)
 
-    Without a test folder: `stream.test_list`, else `data.split.stratified` with seed 0 and share 0.2 over the sorted paths.
+    Without a test folder: `stream.test_list`, else `data.split.stratified` with seed 0 and share 0.2.
     """
     one_of("stream.sort", config.sort, ("alphabetic", "numeric"))
     root = root_folder(config, "a folder of images for each class")
     tree = survey(root)
     found, variant = read(tree, config), ""
-    check_classes(tree, [*found.train, *(found.test or ())])
+    rows = [*found.train, *(found.test or ())]
+    check_classes(tree, rows)
+    classes = _sorted({same_name(one.label) for one in rows}, config.sort)
+    domains = sorted({one.domain for one in rows if one.domain is not None}) if config.scenario == "domain" else []
     if found.test is None or config.test_list is not None:
-        rows = sorted([*found.train, *(found.test or ())])
-        train, test, variant = _cut(rows, config)
+        held = None
+        if config.test_list is not None:
+            held, variant = listed_mask(Path(config.test_list), [one.file for one in rows]), "list"
+        else:
+            _two_each(rows, config)
+        splits = divided(_split(root, rows, classes, domains, config), held)
     else:
-        train, test = found.train, found.test
-    classes = _sorted({same_name(one.label) for one in (*train, *test)}, config.sort)
-    domains = sorted({one.domain for one in (*train, *test) if one.domain is not None}) if config.scenario == "domain" else []
-    splits = [_split(root, rows, classes, domains, config) for rows in (train, test)]
+        splits = tuple(_split(root, part, classes, domains, config) for part in (found.train, found.test))
     slug = "".join(letter if letter.isalnum() else "_" for letter in root.resolve().name.lower())[:40]
-    name = f"folder_{slug}_{short_hash([[tuple(one) for one in rows] for rows in (train, test)])}"
     notes = [*found.notes, *_order_note(classes, config.sort)]
-    told = account(tree, *([one.file for one in rows] for rows in (train, test)), len(classes), notes)
-    return Source(name, 2, *splits, words_of(_unnumbered(classes)), tuple(domains), variant, intake=told)
+    told = account(tree, *(split.images.names for split in splits), len(classes), notes)
+    return Source(f"folder_{slug}", 2, *splits, words_of(_unnumbered(classes)), tuple(domains), variant, intake=told)
 
 
-def _cut(rows: list[Named], config: FolderConfig) -> tuple[list[Named], list[Named], str]:
-    """-> training rows, test rows and what the key says of the user's list"""
-    files, variant = [one.file for one in rows], ""
-    if config.test_list is not None:
-        test, listed = listed_mask(Path(config.test_list), files)
-        variant = f"list{short_hash(listed)}"
-    else:
-        groups = [(one.label, one.domain if config.scenario == "domain" else None) for one in rows]
-        number = {group: at for at, group in enumerate(dict.fromkeys(groups))}
-        labels = np.array([number[group] for group in groups])
-        two_each(labels, ["/".join(filter(None, group[::-1])) for group in number])
-        test = stratified(labels)
-    return [one for one, held in zip(rows, test, strict=True) if not held], [rows[at] for at in np.flatnonzero(test)], variant
+def _two_each(rows: Sequence[Named], config: FolderConfig) -> None:
+    groups = [(one.label, one.domain if config.scenario == "domain" else None) for one in rows]
+    number = {group: at for at, group in enumerate(dict.fromkeys(groups))}
+    two_each(np.array([number[group] for group in groups]), ["/".join(filter(None, group[::-1])) for group in number])
 
 
-def _split(root: Path, rows: Sequence[Named], classes: list[str], domains: list[str], config: FolderConfig):
+def _split(root: Path, rows: Sequence[Named], classes: list[str], domains: list[str], config: FolderConfig) -> Split:
     number, domain = ({name: at for at, name in enumerate(names)} for names in (classes, domains))
     labels = [number[same_name(one.label)] for one in rows]
     return file_split(root, [one.file for one in rows], labels, config, [domain[one.domain] for one in rows] if domains else None)

@@ -6,12 +6,16 @@ test sets whose labels are secret) are refused, or left out with stream.corrupt=
 
 import hashlib
 import io
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from data import bars
+from data.caching.remembered import stamp
 from data.config import HubConfig
 from data.errors import InputError, one_of, unknown
 from data.images.decode import CorruptImage
@@ -19,8 +23,7 @@ from data.images.files import two_each, words_of
 from data.images.intake import Account, Kind
 from data.images.layouts import roles
 from data.images.store import FileStore
-from data.source import Source, Split
-from data.split import short_hash, stratified
+from data.source import Source, Split, divided
 
 
 class HubStore(FileStore):
@@ -42,16 +45,23 @@ class HubStore(FileStore):
     def some(self, rows) -> "HubStore":
         copy = object.__new__(HubStore)
         copy.__dict__ = {**self.__dict__, "rows": [self.rows[row] for row in rows], "names": [self.names[row] for row in rows]}
-        return copy
+        return copy.with_content_of(self, rows)
 
-    def stamp(self, name: str) -> str:
-        return self.table._fingerprint  # changes with the content
+    def stamps(self) -> Iterator[bytes]:
+        """By the files of the table, and the row; a table that has no file is read anew each time."""
+        files = sorted(one["filename"] for one in self.table.cache_files)
+        place = [stamp(name, os.stat(name)).hex() for name in files] or [str(time.time_ns())]
+        linked = any(chunk.field("bytes").null_count for chunk in self.table.data.column(self.column).chunks)
+        for row in self.rows:
+            path = self.table[row][self.column]["path"] if linked else None
+            named = [stamp(path, os.stat(path)).hex()] if path and os.path.exists(path) else []
+            yield hashlib.blake2b(" ".join((self.table._fingerprint, *place, str(row), *named)).encode(), digest_size=16).digest()
 
     def read(self, row: int) -> bytes:
-        return self.open(row).getvalue()
-
-    def file_size(self, row: int) -> int:
-        return len(self.read(row))
+        try:
+            return self.open(row).getvalue()
+        except CorruptImage:  # which decoding will tell
+            return b""
 
 
 class Part(NamedTuple):
@@ -97,18 +107,17 @@ def load(config: HubConfig) -> Source:
     number = {name: one for one, name in enumerate(names)}
     labels = [np.array([number[name] for name in part.labels], dtype=np.int64) for part in parts]
     undecoded = [_undecoded(part.table, image) for part in parts]
+    whole = [
+        Split(HubStore(table, image, part.rows, config), one, official=np.array(part.rows, dtype=np.int64))
+        for table, part, one in zip(undecoded, parts, labels, strict=True)
+    ]
     if len(parts) == 1:
         two_each(labels[0], names)
-        held = stratified(labels[0])
-        chosen = [(0, np.flatnonzero(~held)), (0, np.flatnonzero(held))]
-    else:
-        chosen = [(at, np.arange(len(one))) for at, one in enumerate(labels)]
-    made = [Split(HubStore(undecoded[at], image, [parts[at].rows[i] for i in rows], config), labels[at][rows]) for at, rows in chosen]
+    made = list(divided(whole[0])) if len(parts) == 1 else whole
     slug = "".join(letter if letter.isalnum() else "_" for letter in Path(config.root).name.lower())[:40]
-    name = f"hub_{slug}_{short_hash([hashlib.sha256(split.labels.tobytes()).hexdigest() for split in made])}"
     if len(parts) > 1:
         notes.insert(0, f"splits: {train} to train, {parts[1].name} to test")
-    return Source(name, 2, *made, words_of(names), intake=_account(made, parts, tables, len(names), notes))
+    return Source(f"hub_{slug}", 2, *made, words_of(names), intake=_account(made, parts, tables, len(names), notes))
 
 
 def _tables(config: HubConfig) -> dict[str, Any]:

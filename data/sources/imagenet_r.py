@@ -1,7 +1,7 @@
 """ImageNet-R (Hendrycks et al. 2021): 30,000 renditions of 200 ImageNet classes.
 
 Read as the archive has it, `imagenet-r/<wnid>/`, and as continual-learning benchmarks pass it on, `imagenet-r/{train,test}/<wnid>/`.
-It has no official split. Ours: paths sorted, `data.split.stratified` with seed 0 and share 0.2. Folders train and test are a split of
+It has no official split. Ours: `data.split.stratified` with seed 0 and share 0.2. Folders train and test are a split of
 their own, which the key names. The random split of an earlier paper is its list of test files: `stream.test_list=FILE`, one
 `<wnid>/<file>` a line.
 """
@@ -14,7 +14,6 @@ from data.config import StreamConfig
 from data.images.files import Origin, accounted, class_folders, cut, file_split, find_folder, imagenet_words, words_of
 from data.images.intake import survey
 from data.source import Source
-from data.split import short_hash
 
 SPLITS = ("train", "test")
 GOLDFISH = "n01443537/*_[0-9]*.jpg"  # art_0.jpg, cartoon_12.jpg: not as ImageNet itself names its files
@@ -37,9 +36,7 @@ def load(config: StreamConfig) -> Source:
     pairs = [class_folders(tree, part, classes) for part in (SPLITS if split else ("",))]
     if split and config.test_list is None:
         source = Source("imagenet_r", 2, *(file_split(tree.root, *pair, config) for pair in pairs), words_of(classes))
-        source = replace(source, variant=f"split{short_hash(sorted(name.partition('/')[2] for name in pairs[1][0]))}")
-        return accounted(source, tree, ["splits: train/ and test/ as they are"])
+        return accounted(replace(source, variant="split"), tree, ["splits: train/ and test/ as they are"])
     files, labels = [name for names, _ in pairs for name in names], np.concatenate([labels for _, labels in pairs])
-    order = sorted(range(len(files)), key=lambda row: (labels[row], files[row].removeprefix("train/").removeprefix("test/")))
-    source = cut("imagenet_r", 2, tree.root, [files[row] for row in order], labels[order], words_of(classes), config)
+    source = cut("imagenet_r", 2, tree.root, files, labels, words_of(classes), config)
     return accounted(source, tree)

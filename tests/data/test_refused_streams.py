@@ -82,11 +82,12 @@ def test_two_classes_of_one_name_are_refused(monkeypatch):
         _loaded(Source("x", 1, split_of([0, 1]), split_of([0, 1]), ("a", "a")), monkeypatch)
 
 
-def test_duplicates_across_the_splits_are_counted(monkeypatch, capsys):
+@pytest.mark.parametrize("labels, under", [([0, 1], ""), ([1, 0], ", 2 of them under another class")])
+def test_duplicates_across_the_splits_are_counted(labels, under, monkeypatch, capsys):
     source = toy(2, rows=2)
-    source = replace(source, test=Split(source.train.images[:2], source.test.labels[:2]))
-    _loaded(source, monkeypatch)
-    assert "2 test images of stream 'toy' are also training images" in capsys.readouterr().err
+    source = replace(source, test=Split(source.train.images[:2], np.array(labels)))
+    name = _loaded(source, monkeypatch).name
+    assert capsys.readouterr().err == f"warning: 2 test images of stream '{name}' are also training images{under}\n"
 
 
 def _loaded(source: Source, monkeypatch) -> Source:

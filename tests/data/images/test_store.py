@@ -1,5 +1,6 @@
 """Image files become pixels: every mode, rotation, the cache, the folder that nobody prepared, and what is broken."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -45,12 +46,24 @@ def test_the_cache_holds_the_same_pixels_and_the_second_start_decodes_nothing(tm
     assert torch.equal(again[torch.arange(6)], first[torch.arange(6)]) and again.path == first.path
 
 
-def test_a_changed_file_is_decoded_again_but_keeps_the_stream_hash(tmp_path):
-    store = files(tmp_path, size=8)
-    before, names = store.digest(), store.names_digest()
+def test_a_changed_file_is_decoded_again(tmp_path):
+    before = files(tmp_path, size=8).digest()
     trees.save(tmp_path / "3.png", 99)
-    assert store.digest() != before and store.names_digest() == names
+    store = FileStore(tmp_path, [f"{row}.png" for row in range(6)], 8, 2)
+    assert store.digest() != before
     assert decoded(store)[torch.tensor([3])].equal(store[torch.tensor([3])])
+
+
+def test_files_of_one_name_size_and_time_are_told_apart(tmp_path):
+    """The decode cache of one folder never serves another: bitmaps of one size, as `cp -p` and an unpacked archive leave them."""
+    stores = []
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        trees.picture(len(stores)).save(tmp_path / place / "0.bmp")
+        os.utime(tmp_path / place / "0.bmp", ns=(10**18, 10**18))
+        stores.append(FileStore(tmp_path / place, ["0.bmp"], 8, 1))
+    first, second = (decoded(store)[torch.tensor([0])] for store in stores)
+    assert not first.equal(second) and second.equal(stores[1][torch.tensor([0])])
 
 
 def test_worker_processes_read_the_same_batches(tmp_path):

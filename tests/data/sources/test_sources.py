@@ -22,8 +22,6 @@ MAKERS = {
     **{name: getattr(trees, name) for name in SOURCES if hasattr(trees, name)},
 }
 MORE = {
-    "cifar10": {"checksum": False},
-    "cifar100": {"checksum": False},
     "imagenet_r": {"increment": 2, "image_size": 16},
     "tiny_imagenet": {"increment": 2},
     "imagenet100": {"image_size": 8},
@@ -117,12 +115,6 @@ def test_imagenet_r_takes_the_users_list_and_says_so_in_the_key(tmp_path):
         load(config)
 
 
-def test_a_changed_pickle_is_refused_unless_the_user_accepts_it(tmp_path):
-    trees.cifar(tmp_path, 100)
-    with pytest.raises(InputError, match="md5 differs.*stream.checksum=false"):
-        load(replace(STREAMS["cifar100"], root=str(tmp_path)))
-
-
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     class Evil:
         def __reduce__(self):
@@ -131,7 +123,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     trees.cifar(tmp_path, 100)
     (tmp_path / "cifar-100-python" / "train").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(InputError, match="no pickle of plain arrays"):
-        load(replace(STREAMS["cifar100"], root=str(tmp_path), checksum=False))
+        load(replace(STREAMS["cifar100"], root=str(tmp_path)))
     assert not (tmp_path / "ran").exists()
 
 
@@ -139,7 +131,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 def test_missing_data_are_one_sentence(name, tmp_path):
     for root in (None, str(tmp_path / "nowhere")):
         with pytest.raises(InputError, match="stream.root|cannot be loaded"):
-            load(replace(STREAMS[name], root=root, checksum=False))
+            load(replace(STREAMS[name], root=root))
 
 
 @pytest.mark.parametrize("name", ["cub200", "domainnet", "mini_imagenet", "tiny_imagenet"])
@@ -183,12 +175,12 @@ CIFAR100 = os.environ.get("CILBENCH_CIFAR100")
 
 @pytest.mark.skipif(CIFAR100 is None, reason="set CILBENCH_CIFAR100 to the folder that holds cifar-100-python/")
 def test_the_whole_of_cifar100():
-    config = replace(STREAMS["cifar100"], root=CIFAR100, checksum=False)
+    config = replace(STREAMS["cifar100"], root=CIFAR100)
     stream = TaskStream(load(config), config)
-    assert stream.key == "cifar100-b0-inc10-o1993-v1"
+    assert stream.key == "cifar100-b0-inc10-o1993-v2"
     assert (len(stream), stream.order[:5], stream.class_names[:2]) == (10, (68, 56, 78, 8, 23), ("road", "palm tree"))
     assert torch.equal(stream.train_rows.labels.bincount(), torch.full((100,), 500))
     assert torch.equal(stream.scored_rows.labels.bincount(), torch.full((100,), 100))
-    few = replace(STREAMS["cifar100-fscil"], root=CIFAR100, checksum=False)
+    few = replace(STREAMS["cifar100-fscil"], root=CIFAR100)
     sizes = [len(task.train) for task in map(TaskStream(load(few), few).__getitem__, range(9))]
     assert sizes == [30000] + [25] * 8
