@@ -175,9 +175,10 @@ PLAIN = {  # the commands whose arguments need no parser
     "ls": "usage: cilbench ls methods|streams|vlms|experiments\n\nThe names that method=, stream=, method.vlm= and experiment= take.",
     "show": "usage: cilbench show RECORD [--plots]\n\nOne run as a table; with --plots its curve and matrix as PNG beside it.",
     "validate": "usage: cilbench validate PATH ...\n\nIs every record in these files and folders sound and unedited? Exit code 1 if not.",
-    "cache": "usage: cilbench cache [clear [features|images|decoders]]\n\nWhat can be computed again: features of frozen encoders, decoded "
-    "images, converted decoders. It lies under $CILBENCH_CACHE (~/.cache/cilbench)\nand is kept below $CILBENCH_CACHE_GIB (100) by "
-    "removing what was not used for longest. What a running process uses stays; exit code 1 then.",
+    "cache": "usage: cilbench cache [clear [features|images|contents|decoders]]\n\nWhat can be computed again: features of frozen "
+    "encoders, decoded images, what image files hold, converted decoders. It lies under $CILBENCH_CACHE (~/.cache/cilbench)\n"
+    "and is kept below $CILBENCH_CACHE_GIB (100) by removing what was not used for longest. What a running process uses stays; "
+    "exit code 1 then.",
 }
 
 if __name__ == "__main__":

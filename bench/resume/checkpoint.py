@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.resume.saving import keep_trained, link, load_prepared, read_state, saving, sound, well_formed
+from bench.resume.saving import keep_trained, link, load_prepared, other_data, read_state, saving, sound, well_formed
 from data.caching.cache import file_sha256, sync
 from data.errors import InputError
 from methods.base import Method
@@ -42,7 +42,7 @@ class Stopped(Exception):
 class Checkpoints:
     """Saves and restores one run. Every method is called on every rank; the main one writes, each one what it alone holds.
 
-    run: what tells this run from others (configuration hash and seed). environment: what should not change on the way.
+    run: what tells this run from others, the sha256 of its stream before a space. environment: what should not change on the way.
     """
 
     def __init__(self, accelerator: Accelerator, folder: Path, run: str, minutes: float, environment: dict[str, Any]):
@@ -198,6 +198,8 @@ class Checkpoints:
         for folder in folders:
             if sound(folder, lambda at=folder: self._matches(at)):
                 return str(folder), json.loads((folder / "manifest.json").read_text())
+        if other_data(folders, self.run):
+            raise InputError(f"the data are not those with which the run in {self.folder} began: restore them, or use resume=never")
         if folders:
             raise InputError(f"no checkpoint in {self.folder} can be used: start anew with resume=never")
         return None

@@ -1,6 +1,7 @@
 """How checkpoints are put on the disk, and whether what lies there can be used."""
 
 import contextlib
+import json
 import os
 import pickle
 import shutil
@@ -105,3 +106,13 @@ def saving(folder: Path, work: Path | None = None) -> Iterator[None]:
             f"the run could not be saved in {folder} ({reason}): make room there and start the same command again; "
             "it goes on from its last checkpoint"
         ) from error
+
+
+def other_data(folders: list[Path], run: str) -> bool:
+    """-> is one of these checkpoints of this run (sha256 of its stream, then all else) but for the stream's content?"""
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            content, _, rest = json.loads((folder / "manifest.json").read_text())["run"].partition(" ")
+            if content != run.partition(" ")[0] and rest == run.partition(" ")[2]:
+                return True
+    return False

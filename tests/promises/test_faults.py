@@ -1,5 +1,6 @@
 """Faults, injected into runs: each ends in one clear sentence, and no result is lost or wrong. Oracle: the run that met none."""
 
+import json
 import os
 import shutil
 import signal
@@ -51,6 +52,17 @@ def test_a_full_disk_while_saving(place, number, whole, tmp_path, capsys):
     assert not records.find(tmp_path)
     assert go(tmp_path) == 0
     same(tmp_path, whole)
+
+
+def test_a_run_goes_on_with_the_data_that_it_began_with_or_not_at_all(stopped, capsys):
+    """The oracle: checkpoints that say another sha256 of the stream, and nothing else."""
+    folder, checkpoints = stopped
+    for path in (one / "manifest.json" for one in checkpoints):
+        manifest = json.loads(path.read_text())
+        path.write_text(json.dumps({**manifest, "run": "0" * 64 + manifest["run"][64:]}))
+    assert go(folder) == 2
+    assert "the data are not those with which the run" in sentence(capsys.readouterr().err)
+    assert go(folder, "resume=never") == 0
 
 
 def in_namespace(script: str, folder: Path) -> subprocess.CompletedProcess:
