@@ -73,7 +73,7 @@ class DERYan(Replay):
         return {**super().state_dict(), "sizes": self.net.sizes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.net = Expanding(self.config).to(self.accelerator.device)
+        self.net = Expanding(self.config).to(self.accelerator.device).eval()  # as `fit` leaves it
         for size in state["sizes"]:
             self.net.grow(size)
         self.net.aux = None

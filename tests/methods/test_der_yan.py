@@ -71,7 +71,6 @@ def test_every_extractor_is_charged_and_the_state_holds_them(make, tasks):
     assert (kept["extractors"].items, kept["extractors"].bytes) == (2, 2 * one)
     again = make("der_yan", **SMALL)
     again.load_state_dict(method.state_dict())
-    again.net.eval()
     images = tasks[1].train[[0, 5, 23]].inputs
     assert torch.equal(again.predict(images).scores, method.predict(images).scores)
     assert again.parameters() == method.parameters()
