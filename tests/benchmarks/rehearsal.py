@@ -3,6 +3,7 @@
     python -m tests.benchmarks.rehearsal ncm        1,281,167 + 50,000 rows, 1,000 classes, 10 tasks; a table, a row a task
     python -m tests.benchmarks.rehearsal gmm        the same through a very small generative model
     python -m tests.benchmarks.rehearsal gmm 0.01   a hundredth of the rows a class
+    python -m tests.benchmarks.rehearsal files      30,000 JPEG files of 200 classes, as ImageNet-R has, through live and cached features
 
 Seconds are of the processor, and told apart: of the method itself (its passes, steps and answers) and of the harness around it.
 """
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from bench import engine
 from bench.config import resolve
+from data.images.augment import resize
 from data.source import Source, Split
 from methods.gmm.models import VLMS
 from methods.gmm.prompt import Prompt
@@ -30,6 +32,9 @@ from methods.networks.backbones import FrozenEncoder
 
 ROWS, SCORED, CLASSES, TASKS = 1_281_167, 50_000, 1000, 10
 WIDTH = 32
+NAMES = tuple(f"c{label}" for label in range(CLASSES))
+SMALL = ["method.vlm=very_small", "method.scoring=exact", "method.memory=2000", "method.selection=random", "method.batch_size=1024"]
+SMALL += ["method.max_new_tokens=8", "method.answer='a {}.'", "method.question='What?'", "method.warmup=0"]
 
 
 class Drawn:
@@ -67,7 +72,7 @@ class Project(nn.Module):
 
 
 def encoder(*_: Any) -> FrozenEncoder:
-    return FrozenEncoder("project", Project(), lambda images: images.float() / 255 - 0.5, {"project": "0" * 64}, grid=0)
+    return FrozenEncoder("project", Project(), lambda images: resize(images, 8).float() / 255 - 0.5, {"project": "0" * 64}, grid=0)
 
 
 def very_small(options: Any) -> tuple[FrozenEncoder, VLM]:
@@ -84,7 +89,7 @@ def source(share: float) -> Source:
     counts = [max(2, round(share * (ROWS // CLASSES + (label < ROWS % CLASSES)))) for label in range(CLASSES)]
     train, test = np.arange(CLASSES).repeat(counts), np.arange(CLASSES).repeat(max(1, round(share * SCORED / CLASSES)))
     splits = (Split(Drawn(labels, seed), labels) for seed, labels in enumerate((train, test)))
-    return Source("drawn", 1, *splits, tuple(f"c{label}" for label in range(CLASSES)))
+    return Source("drawn", 1, *splits, NAMES)
 
 
 class Clock:
@@ -116,12 +121,11 @@ def rehearse(name: str, share: float, *more: str) -> tuple[dict[str, Any], list[
     """-> the record, and for each task: rows, seconds, those of the method itself, MiB after it"""
     clock, lines = Clock(), []
     VLMS["very_small"] = very_small
-    small = ["method.vlm=very_small", "method.scoring=exact", "method.memory=2000", "method.selection=random", "method.batch_size=1024"]
-    small += ["method.max_new_tokens=8", "method.answer='a {}.'", "method.question='What?'", "method.warmup=0"]
-    options = {"ncm": ["method.batch_size=4096"], "gmm": small}[name]
+    options = {"ncm": ["method.batch_size=4096"], "gmm": SMALL}[name]
     with tempfile.TemporaryDirectory() as folder:
         given = ["stream=digits", "stream.increment=100", "features=live", "eval_batch_size=2048", "progress=false", f"results={folder}"]
         config = resolve([f"method={name}", *given, *options, *more])
+        drawn = Drawn.__getitem__
         before = {title: getattr(engine, title) for title in ("load", "learn", "evaluate", "make_method")}
         made = before["make_method"]
 
@@ -133,8 +137,10 @@ def rehearse(name: str, share: float, *more: str) -> tuple[dict[str, Any], list[
             ncm.frozen_encoder = encoder
             method = made(*given)
             method.predict = clock(method.predict)
+            Drawn.__getitem__ = clock(drawn)  # in a disk's place
             if name == "gmm":
                 method.vlm.losses = clock(method.vlm.losses)
+                method.vlm.prompt.batch = clock(method.vlm.prompt.batch)
                 method.accelerator.backward = clock(method.accelerator.backward)
                 prepare = training.prepare
 
@@ -169,6 +175,7 @@ def rehearse(name: str, share: float, *more: str) -> tuple[dict[str, Any], list[
         finally:
             for title, function in before.items():
                 setattr(engine, title, function)
+            Drawn.__getitem__ = drawn
         record["seconds"] = time.process_time() - start
     for task, line in enumerate(lines):
         line["trained"], line["scored"] = source_rows(share, task), sum(record["counts"]["total"][: task + 1])
@@ -181,7 +188,38 @@ def source_rows(share: float, task: int) -> int:
     return int(((labels >= 100 * task) & (labels < 100 * task + 100)).sum())
 
 
+def files(count: int = 30_000, classes: int = 200) -> None:
+    """Print how long each way of feeding takes over real files, and that both give the same answers."""
+    from PIL import Image
+
+    from bench import record as records
+    from data.images.store import FileStore
+
+    with tempfile.TemporaryDirectory() as place:
+        root, labels = Path(place), np.arange(count) % classes
+        noise = np.random.default_rng(0).integers(0, 60, (64, 96, 96, 3), dtype=np.uint8)
+        for row, label in enumerate(labels):
+            Image.fromarray(noise[row % 64] + np.uint8([label % 190, (label * 7) % 190, (label * 31) % 190])).save(root / f"{row}.jpg")
+        held = labels.size // 5
+        cut = {"train": slice(held, None), "test": slice(held)}
+        splits = [Split(FileStore(root, [f"{row}.jpg" for row in np.arange(count)[part]], 64), labels[part]) for part in cut.values()]
+        made = Source("files", 1, *splits, NAMES[:classes])
+        VLMS["very_small"], engine.load = very_small, lambda _: made
+        found = {}
+        for way in ("live", "cache"):
+            given = [*SMALL, "stream=digits", "stream.increment=20", f"features={way}", "progress=false", f"results={root / way}"]
+            before, cpu = time.perf_counter(), time.process_time()
+            found[way], _ = engine.run(resolve(["method=gmm", *given]), Accelerator(cpu=True))
+            wall, cpu = time.perf_counter() - before, time.process_time() - cpu
+            print(f"{way}: {wall:.0f} s, {cpu:.0f} s of the main process's processor")
+        same = records.stable(found["live"]) == records.stable(found["cache"])
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"{count:,} files: records of both ways agree: {same}; at most {most:,.0f} MiB")
+
+
 def main() -> None:
+    if sys.argv[1] == "files":
+        return files(*map(int, sys.argv[2:]))
     name, share = sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
     record, lines = rehearse(name, share, *sys.argv[3:])
     print(f"{name}: {sum(line['trained'] for line in lines):,} training rows, last accuracy {record['metrics']['last_accuracy']:.1%}")
