@@ -61,9 +61,9 @@ LATER: dict[str, dict[str, Any]] = {"gmm": {option.name: option.default for opti
 LATER |= {name: {"crop": None} for name in ("finetune", "joint", "replay", "lwf", "lwm", "icarl")}
 for _name, _options in CONFIGS.items():
     if issubclass(_options, (Backboned, Encoded)):
-        LATER.setdefault(_name, {}).update(
-            {"input_range": "published", **({"encoder_size": None} if issubclass(_options, Encoded) else {})}
-        )
+        LATER.setdefault(_name, {})["input_range"] = "published"
+    if issubclass(_options, Encoded):
+        LATER[_name]["encoder_size"] = None
 
 # Pixels that the packaged encoder gets of a stream's images where method.encoder_size=null, in place of its published 224: chosen on
 # validation rows (stream.validation=0.2, method=ncm, average and last accuracy): 64 px 89.0 and 80.0 %, 96 px 91.3 and 83.6 %,

@@ -109,8 +109,8 @@ def _model(config: DictConfig, accelerator: Accelerator, method: Method, stream:
     taken["encoder"] = encoder_bytes(method.encoder, choices)
     texts = getattr(method, "text_encoder", None)
     words = module_bytes(texts.model) if texts is not None and texts.model is not model else 0.0  # it stays in main memory
-    taken["text encoder"] = words if accelerator.device.type == "cpu" else 0.0
-    if words and not taken["text encoder"]:
+    taken["names"] = words if accelerator.device.type == "cpu" else 0.0
+    if words and not taken["names"]:
         yield f"memory   {words / GIB:.2f} GiB of main memory for the text encoder, on each process"
     yield describe(taken, how, memory)
     yield feeding_line(accelerator, model, config.method, how, features, answer)

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 import torch
 from torch.nn.functional import normalize
+from torchvision.transforms.functional import to_pil_image
 
 from bench.engine import run
 from data.errors import InputError
-from data.images.augment import normalise, resize
 from data.stream import Rows, Task
 from methods.config import CONFIGS
 from methods.icarl import nearest_mean
@@ -40,12 +40,13 @@ def test_it_is_what_open_clip_makes_of_it(zero_shot):
     method.learn(task(0, range(3), names))
     clip = open_clip.create_model(f"local-dir:{clip_folder()}").eval()
     tokenizer = open_clip.get_tokenizer(f"local-dir:{clip_folder()}")
+    transform = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**SEEN), is_train=False)
     with torch.no_grad():
-        image = normalize(clip.encode_image(normalise(resize(images, 32), tuple(SEEN["mean"]), tuple(SEEN["std"]))), dim=1)
+        image = normalize(clip.encode_image(torch.stack([transform(to_pil_image(one)) for one in images])), dim=1)
         words = [[template.format(name) for template in TEMPLATES["imagenet7"]] for name in ("hermit crab", "oil slick", "bear")]
         text = [normalize(normalize(clip.encode_text(tokenizer(one)), dim=1).mean(0), dim=0) for one in words]
     scores = method.predict(method.encoder(images)).scores
-    torch.testing.assert_close(scores.float(), image @ torch.stack(text).T, atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores.float(), image @ torch.stack(text).T, atol=2e-3, rtol=0)  # a pixel may be rounded otherwise
     assert method.weights().keys() == {"open_clip_model.safetensors", "text open_clip_model.safetensors"}
     assert method.parameters()["total"] == sum(p.numel() for p in clip.parameters())  # each tower once
 

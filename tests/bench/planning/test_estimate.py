@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.planning import plan
-from bench.planning.estimate import Layout, _visual_tokens, activations, answering, device_bytes, largest_micro_batch, layout, too_large
+from bench.planning.estimate import Layout, activations, answering, device_bytes, largest_micro_batch, layout, too_large, visual_tokens
 from bench.run import main
 from methods.config import GMM
 from methods.gmm.models import load_vlm, packaged_decoder
@@ -126,7 +126,7 @@ def test_a_dry_run_of_every_family(family, train, capsys, tmp_path):
     with weightless():
         planned, shape = load_vlm(options)
     assert encoder.shape == planned.shape == tuple(features.shape[1:])
-    assert _visual_tokens(shape, planned.shape) == tokens
+    assert visual_tokens(shape, planned.shape) == tokens
     overrides = ["method=gmm", "method.vlm=tiny", f"method.family={family}", f"method.train={train}", "stream.limit=4"]
     assert main([*overrides, "dry_run=true", f"results={tmp_path}"]) == 0
     count = sum(parameter.numel() for parameter in {*encoder.module.parameters(), *vlm.parameters()})
