@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from data.config import StreamConfig
 from data.images.store import FileStore, decoded, decoded_bytes
-from data.source import load
+from data.source import load, tell
 from data.stream import Rows, TaskStream
 
 
@@ -31,8 +32,8 @@ class UsedStore:
     def names(self) -> list[str]:
         return self.files.names
 
-    def names_digest(self) -> bytes:
-        return self.files.names_digest()
+    def content(self) -> np.ndarray:
+        return self.files.content()
 
     def digest(self) -> bytes:
         return self.files.digest()
@@ -44,8 +45,10 @@ def opened(config: StreamConfig) -> TaskStream:
     Errors: InputError as `load` and `TaskStream` raise it.
     """
     few = (config.limit is not None or config.tasks is not None) and config.corrupt == "stop"  # `skip` looks at every file
-    stream = TaskStream(load(config, decode=not few), config)
+    source = load(config, decode=not few)
+    stream = TaskStream(source, config)
     if few:
+        tell(source)
         stream.train_rows, stream.scored_rows = (_in_use(rows, config) for rows in (stream.train_rows, stream.scored_rows))
     return stream
 

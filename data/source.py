@@ -80,10 +80,15 @@ def load(config: StreamConfig, decode: bool = True) -> Source:
         source = _each_split(source, lambda split: _sized(split, config))
     if not decode:
         return source
+    tell(source)
+    return _in_cache(source, config)
+
+
+def tell(source: Source) -> None:
+    """Say once, on standard error, what the user should know of the data."""
     if os.environ.get("RANK", "0") == "0":
         for line in remarks(source):
             print(f"warning: {line}", file=sys.stderr)
-    return _in_cache(source, config)
 
 
 def canonical(source: Source) -> Source:

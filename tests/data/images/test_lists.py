@@ -36,8 +36,7 @@ FILES = ["cat/im01.png", "cat/im02.png", "dog/im01.png", "dog/deep/im03.png", "c
 )
 def test_every_usual_encoding_is_read(write, tmp_path):
     (tmp_path / "list.txt").write_bytes(write("cat/im01.png\n\ncaf\u00e9/im04.png\n"))
-    mask, names = listed_mask(tmp_path / "list.txt", FILES)
-    assert mask.tolist() == [True, False, False, False, True] and names == sorted([FILES[0], FILES[4]])
+    assert listed_mask(tmp_path / "list.txt", FILES).tolist() == [True, False, False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +120,7 @@ def test_the_few_rows_are_those_of_the_list(tmp_path):
     lists = {"test_list": str(tmp_path / "test.txt"), "shot_list": str(tmp_path / "few.txt")}
     config = replace(STREAMS["folder"], root=str(tmp_path / "pets"), image_size=8, increment=1, shots=2, **lists)
     stream = TaskStream(load(config), config)
-    kept = [[stream[task].train.store.names[row] for row in stream[task].train.index.tolist()] for task in (1, 2)]
+    kept = [sorted(stream[task].train.store.names[row] for row in stream[task].train.index.tolist()) for task in (1, 2)]
     assert kept == [["bee/im1.png", "bee/im3.png"], ["cat/im0.png", "cat/im1.png"]]
     (tmp_path / "few.txt").write_text("im1.png\n")
     with pytest.raises(InputError, match="few.txt names 'im1.png', which is .* alike"):
