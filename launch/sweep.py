@@ -41,11 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 140)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends the sweep ends its runs, as Ctrl-C does
     try:
-        planned = "plan=true" in arguments
-        asked = read([argument for argument in arguments if argument != "plan=true"])
+        asked = read(arguments)
         runs = plan(asked)
         show(runs, console)
-        if planned:
+        if asked.common.get("plan") == "true":
             return show_plans(runs, console)
         waiting = [run for run in runs if not run.done]
         failed = start(waiting, asked, console) if waiting else 0

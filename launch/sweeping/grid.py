@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from data.errors import InputError, unknown
 
 # Of the whole sweep; and of each block of runs.
-COMMON = ("jobs", "gpus", "slurm", "cluster", "gpus_per_node", "hours", "retries")
+COMMON = ("plan", "jobs", "gpus", "slurm", "cluster", "gpus_per_node", "hours", "retries")
 BLOCK = ("methods", "experiments", "streams", "seeds", "launch", "processes")
 OWN = (*COMMON, *BLOCK)
 NUMBERS = ("jobs", "gpus", "gpus_per_node", "retries", "processes", "seeds")
@@ -165,6 +165,8 @@ def _check(asked: Asked) -> None:
             raise ValueError
     except ValueError:
         raise InputError(f"hours={common['hours']} must be a number above 0") from None
+    if common.get("plan", "true") not in ("true", "false"):
+        raise unknown("plan", common["plan"], ("true", "false"))
     if common.get("cluster", "slurm") not in ("slurm", "local"):
         raise unknown("cluster", common["cluster"], ("slurm", "local"))
     if "gpus" in common and "slurm" in common:

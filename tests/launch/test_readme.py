@@ -53,7 +53,7 @@ def test_a_command_is_understood(command, written, capsys):
         name, *rest = arguments
         assert name in cli.COMMANDS
         if name == "sweep":
-            assert sweep.plan(*sweep.parse(rest))
+            assert sweep.plan(sweep.read(rest))
         elif name == "run":
             resolve(rest)
         else:  # its parser knows the options: the help is what is left to say
@@ -68,6 +68,13 @@ def test_a_command_is_understood(command, written, capsys):
         assert (ROOT / arguments[script]).exists()
         assert all((ROOT / one).exists() for one in arguments if one.endswith(".yaml"))
         resolve([one for one in arguments[script + 1 :] if not one.startswith("--")])
+
+
+def test_the_sweep_in_a_file_is_understood(tmp_path, monkeypatch):
+    (text,) = re.findall(r"```yaml\n(results:.*?)```", TEXT, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "paper.yaml").write_text(text)
+    assert len(sweep.plan(sweep.read(["paper.yaml"]))) == 2 * 3 + 2 * 3
 
 
 def test_every_file_it_names_exists():
