@@ -81,6 +81,7 @@ def test_states_that_are_not_the_runs_are_refused(kept, accelerator, tmp_path):
 
 def test_a_run_that_kept_none(accelerator, tmp_path, capsys):
     _, path = run(configured("finetune", tmp_path), accelerator)
+    capsys.readouterr()
     assert main(["rescore", str(path), "method.scoring=likelihood"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     _, path = run(configured("gmm", tmp_path, "method.vlm=tiny", "method.scoring=exact"), accelerator)
