@@ -100,7 +100,7 @@ def test_a_run_that_began_without_keeping_does_not_go_on_keeping(accelerator, tm
     def cut(*_):
         raise Cut
 
-    monkeypatch.setattr("bench.engine.write", cut)
+    monkeypatch.setattr("bench.engine.keep", cut)
     with pytest.raises(Cut):
         run(plain, accelerator)
     with pytest.raises(InputError, match="began without keep_states"):
