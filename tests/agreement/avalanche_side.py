@@ -41,7 +41,7 @@ class Features(nn.Module):
         self.backbone = CifarResNet(depth)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.backbone.pool(self.backbone.maps(prepare(self.backbone, images, None)))
+        return self.backbone.pool(self.backbone.maps(prepare(None, images, None)))
 
 
 class StartAnew(SupervisedPlugin):
