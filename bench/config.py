@@ -48,6 +48,7 @@ class RunConfig:
     dry_run: bool = False  # print the tasks, the key and what is missing, and train nothing
     tracker: str = "none"  # none | wandb | tensorboard
     project: str = "cilbench"  # project of the tracker
+    keep_states: bool = False  # keep what the method knew after each task beside the record, for `cilbench rescore`
     pictures: bool = False  # write what a method shows of its memory after each task as PNG beside the record, and to the tracker
     progress: bool = True  # progress bars on standard error
     plugins: list[str] = field(default_factory=list)  # modules to import first; they add to the registries
@@ -57,7 +58,7 @@ class RunConfig:
 MALFORMED = (YAMLError, ValueError, TypeError, AttributeError, AssertionError, KeyError, IndexError, RecursionError, OSError)
 # Options that change no number, and the seed.
 UNHASHED = ("features", "results", "resume", "checkpoint", "timeout_minutes", "dry_run", "tracker", "project", "pictures", "progress")
-UNHASHED += ("seed",)
+UNHASHED += ("keep_states", "seed")
 
 
 OURS = ("bench", "methods", "data", "launch", "tests")  # our packages, which stand first on the path

@@ -28,6 +28,7 @@ from bench.pictures import write_pictures
 from bench.result import peak_memory, result, total_time, within_budget
 from bench.resume.checkpoint import Checkpoints
 from bench.resume.saving import saving
+from bench.resume.states import checksums, keep_state, start_states
 from bench.tracking import Tracking
 from data.bars import show
 from data.errors import InputError
@@ -71,6 +72,8 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     with checkpoints.opened(anew=config.resume == "never"):
         method, scores = make_method(config, accelerator, stream), Scores(accelerator, checkpoints.folder)
         first = go_on(accelerator, method, checkpoints, scores)
+        if config.keep_states and accelerator.is_main_process:
+            start_states(path, first)
         tracking = Tracking(accelerator, plain(config), stream.key, method.id(), config_hash(config))
         attempt, set_up = Attempt(config, accelerator, stream, method, path, checkpoints, scores, tracking), time.perf_counter() - clock
         with settled():
@@ -78,6 +81,8 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
                 if number == checkpoints.task:  # else it was learnt in a former attempt, which did not come to score it
                     learn_task(attempt, number)
                 if not scores.has(number):
+                    if config.keep_states and accelerator.is_main_process:
+                        keep_state(path, number, checkpoints.base)
                     score_task(attempt, number)
                 report(accelerator, tracking, stream, number, scores.read(number)["counts"]["correct"])
             record = keep(attempt, set_up, {"environment": environment, "started": started, "finished": records.now()})
@@ -97,9 +102,8 @@ def checkpoints_of(
     path: Path, config: DictConfig, accelerator: Accelerator, stream: TaskStream, environment: dict[str, Any]
 ) -> Checkpoints:
     """-> what a run whose record goes to `path` keeps of itself until then, beside it"""
-    lasting = {"git": environment["git"], "python": environment["python"], **environment["packages"]}
     folder = path.with_name(f".{path.stem}")
-    return Checkpoints(accelerator, folder, f"{stream.sha256} {path.stem}", config.checkpoint.minutes, lasting)
+    return Checkpoints(accelerator, folder, f"{stream.sha256} {path.stem}", config.checkpoint.minutes, records.lasting(environment))
 
 
 def go_on(accelerator: Accelerator, method: Method, checkpoints: Checkpoints, scores: Scores) -> int:
@@ -140,6 +144,8 @@ def keep(attempt: Attempt, set_up: float, circumstances: dict[str, Any]) -> dict
     scores, stream, path, checkpoints = attempt.scores, attempt.stream, attempt.path, attempt.checkpoints
     done = [scores.read(number) for number in range(len(stream))]
     met = {"features": ways(attempt.method, stream), "resumed": checkpoints.resumed, "changed": checkpoints.changed}
+    if attempt.config.keep_states and attempt.accelerator.is_main_process:
+        met["states"] = checksums(path, len(stream))
     record = {
         **result(attempt.config, stream, attempt.method, plain(attempt.config), [one["counts"] for one in done]),
         "time": total_time([one["time"] for one in done], set_up),

@@ -51,17 +51,19 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
         dict,
         "git, dirty, python, packages, device, world_size, distributed_type, mixed_precision, "
         "features (of a frozen encoder, by split: cache or live), resumed (times), changed "
-        "(what an interrupted run met anew when it went on: git or packages)",
+        "(what an interrupted run met anew when it went on: git or packages), "
+        "states (sha256 of what was kept after each task, with keep_states=true)",
     ),
+    "rescored": (dict, "of a record that `cilbench rescore` wrote: from (the digest of the run's own record), config_hash, environment"),
     "limited": (bool, "true where the stream was cut short by a limit or scored on validation rows"),
     "complete": (bool, "true where every task was learnt and scored"),
     "started": (str, "UTC, ISO 8601"),
     "finished": (str, "UTC, ISO 8601"),
     "digest": (str, "sha256 of the record without this key"),
 }
-LATER = ("scoring", "models")  # fields that this schema gained after its first records, which go on being read
+LATER = ("scoring", "models", "rescored")  # fields that this schema gained after its first records, which go on being read
 # What may differ between two runs of one configuration and seed; everything else must agree.
-VOLATILE = ("time", "peak_memory_bytes", "environment", "started", "finished", "digest")
+VOLATILE = ("time", "peak_memory_bytes", "environment", "rescored", "started", "finished", "digest")
 PACKAGES = ("torch", "torchvision", "transformers", "accelerate", "deepspeed", "timm", "open_clip_torch", "peft", "numpy", "safetensors")
 
 
@@ -181,3 +183,13 @@ def environment(accelerator: Any) -> dict[str, Any]:
         "distributed_type": accelerator.distributed_type.value,
         "mixed_precision": accelerator.mixed_precision,
     }
+
+
+def lasting(environment: dict[str, Any]) -> dict[str, Any]:
+    """-> what of an environment should be the same from the start of a run to its end"""
+    return {"git": environment["git"], "python": environment["python"], **environment["packages"]}
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """-> the names of what is not the same in both"""
+    return [name for name in {**before, **now} if before.get(name) != now.get(name)]

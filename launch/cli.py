@@ -12,6 +12,7 @@ USAGE = """usage: cilbench COMMAND ...
 
   run [key=value ...]           run one method over one stream (accelerate launch bench/run.py does it on several processes)
   sweep [key=value ...]         run a grid of methods, streams and seeds; what has a complete record is skipped
+  rescore RECORD method.scoring=likelihood   score a finished run again by another rule, without training
   ls methods|streams|vlms|experiments
   leaderboard [DIR]             tables and a page from the records in DIR (results/); --scratch, --bytes N, --rule R filter them
   report [DIR]                  a wandb Report from the records in DIR and the runs logged with tracker=wandb
@@ -49,6 +50,12 @@ def _run(arguments: list[str]) -> int:
 
 def _sweep(arguments: list[str]) -> int:
     from launch.sweep import main
+
+    return main(arguments)
+
+
+def _rescore(arguments: list[str]) -> int:
+    from bench.rescore import main
 
     return main(arguments)
 
@@ -164,6 +171,7 @@ COMMANDS = {
     "run": _run,
     "sweep": _sweep,
     "ls": _list,
+    "rescore": _rescore,
     "leaderboard": _leaderboard,
     "report": _report,
     "compare": _compare,

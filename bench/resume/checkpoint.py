@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bench.record import differences
 from bench.resume.saving import keep_trained, link, load_prepared, other_data, read_state, saving, sound, well_formed
 from data.caching.cache import file_sha256, sync
 from data.errors import InputError
@@ -101,7 +102,7 @@ class Checkpoints:
             if state["scaler"] is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
         self.resumed = manifest["resumed"] + 1
-        self.changed = sorted({*manifest["changed"], *_differences(manifest["environment"], self.environment)})
+        self.changed = sorted({*manifest["changed"], *differences(manifest["environment"], self.environment)})
         self.task = manifest["task"] + manifest["learnt"]
         if manifest["learnt"]:
             self.spent = manifest["train_s"]
@@ -273,7 +274,3 @@ class Checkpoints:
             "files": {str(file.relative_to(work)): file_sha256(file) for file in sorted(work.rglob("*")) if file.is_file()},
         }
         (work / "manifest.json").write_text(json.dumps(manifest))
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    return [name for name in {**before, **now} if before.get(name) != now.get(name)]

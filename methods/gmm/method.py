@@ -35,6 +35,7 @@ SCORING = {
 class GMM(Method):
     Config = config.GMM
     sharded = True
+    predicting = ("scoring", "text_encoder", "max_new_tokens")
 
     def __init__(self, config: config.GMM, accelerator: Accelerator):
         super().__init__(config, accelerator)

@@ -16,6 +16,8 @@ from methods.mae_cil.patches import as_mask, pack, sized, to_patches, unpack, vi
 from methods.memory.exemplars import ExemplarMemory, kept
 from methods.memory.ragged import joined, parted
 
+NEW, KEPT, MADE = 255, 128, 0  # fourth channel: a pixel of a new image, one that an exemplar has kept, one that the network made
+
 
 class PatchMemory(ExemplarMemory):
     """Exemplars as the pixels of their visible patches and the bits of the mask, one mask an image. No whole image is kept.
@@ -58,7 +60,7 @@ class PatchMemory(ExemplarMemory):
 
 
 class Rehearsed:
-    """A store of a task's images and of completed exemplars behind them, with a fourth channel: 255 where a pixel is genuine, else 0.
+    """A store of a task's images and of completed exemplars behind them, with a fourth channel that says whence a pixel is.
 
     store: the task's; first: number of the first exemplar, beyond the rows used of it; completed: uint8 [M, 4, S, S]
     """
@@ -73,7 +75,7 @@ class Rehearsed:
         if old.all():
             return self.completed[index - self.first]
         images = sized(self.store[index[~old]], self.size)
-        images = torch.cat([images, torch.full_like(images[:, :1], 255)], 1)
+        images = torch.cat([images, torch.full_like(images[:, :1], NEW)], 1)
         out = images.new_empty(len(index), *images.shape[1:])
         out[~old] = images
         out[old] = self.completed[index[old] - self.first].view(-1, *images.shape[1:])

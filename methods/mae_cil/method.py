@@ -17,7 +17,7 @@ from methods import config
 from methods.base import Stored
 from methods.learning.training import current, embed, fit
 from methods.lwf import old_logits, take_teacher, teacher_bytes
-from methods.mae_cil.memory import PatchMemory, rehearsed
+from methods.mae_cil.memory import KEPT, NEW, PatchMemory, rehearsed
 from methods.mae_cil.network import BilateralMAE
 from methods.mae_cil.patches import as_pixels, sized
 from methods.replay import Replay
@@ -44,6 +44,8 @@ class MAECIL(Replay):
         for name in ("mask_ratio", "detail_mask_ratio"):
             if not 0 <= getattr(config, name) < 1:
                 raise InputError(f"method.{name}={getattr(config, name)} is no share that leaves patches visible: choose one in 0..1")
+        if not 0 <= config.completed <= 1:
+            raise InputError(f"method.completed={config.completed} is no share: choose one from 0 to 1")
         self.memory = PatchMemory(config)
         self.teacher: BilateralMAE | None = None  # while a task is learnt with distillation
 
@@ -68,8 +70,8 @@ class MAECIL(Replay):
             return rehearsed(train, torch.empty(0, 4, 0, 0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), self.config.image_size)
         images, visible, labels = self.memory.images(sorted(self.memory.lists))
         completed = self.completed(images, visible)
-        genuine = as_pixels(visible, self.config.patch).to(torch.uint8) * 255
-        return rehearsed(train, torch.cat([completed, genuine], 1), labels, self.config.image_size)
+        whence = as_pixels(visible, self.config.patch).to(torch.uint8) * KEPT
+        return rehearsed(train, torch.cat([completed, whence], 1), labels, self.config.image_size)
 
     def completed(self, images: Tensor, visible: Tensor) -> Tensor:
         """uint8 [M, 3, S, S], bool [M, L] -> uint8 [M, 3, S, S]"""
@@ -81,12 +83,17 @@ class MAECIL(Replay):
         return embed(self.accelerator, complete, rows, self.config.batch_size)[0]
 
     def loss(self, net: BilateralMAE, batch: Batch) -> Tensor:
-        """L = L_cls + lambda_rec L_rec + lambda_det L_det (+ distillation). Of a completed image only the kept pixels are aimed at."""
+        """L = L_cls + lambda_rec L_rec + lambda_det L_det (+ distillation). Of a completed image only the kept pixels are aimed at.
+
+        Of old classes the classifier would see completed images alone and of new ones none, and learn to tell the completion from the
+        class: so a share of the new images is classified as it will be rehearsed. The paper does not say how it avoids this.
+        """
         images, options = batch.inputs, self.config
-        noise = current().micro.uniform((images.shape[-1] // options.patch) ** 2).to(images.device)
-        out = net(images, noise)
+        noise = current().micro.uniform((images.shape[-1] // options.patch) ** 2 + 1).to(images.device)
+        new, share = (images[:, 3] == NEW).flatten(1).any(1), options.completed if options.masked_memory else 0.0
+        out = net(images, noise[:, 1:], new & (noise[:, 0] < share))
         loss = cross_entropy(out.logits.float(), batch.labels)
-        genuine = images[:, 3:] == 255
+        genuine = images[:, 3:] >= KEPT
         loss = loss + options.reconstruction * reconstruction_loss(out.reconstruction, out.pixels, out.hidden & genuine)
         if out.spectrum is not None:
             loss = loss + options.detail_weight * detail_loss(out.spectrum, out.target)

@@ -55,7 +55,7 @@ def _initialise(module: nn.Module) -> None:
 class Outputs(NamedTuple):
     """What the network makes of a batch in training."""
 
-    logits: Tensor  # [B, C] of the whole images
+    logits: Tensor  # [B, C] of the whole images, or of the completed ones
     pixels: Tensor  # [B, 3, S, S] the images in normalised space, which the reconstruction aims at
     hidden: Tensor  # bool [B, 1, S, S] where the masked image had no pixels
     reconstruction: Tensor  # [B, 3, S, S] of both branches, in normalised space
@@ -141,8 +141,11 @@ class BilateralMAE(nn.Module):
         """uint8 [B, 3, H, W] -> [B, D]"""
         return self.embedding(to_patches(self.pixels(images), self.patch))
 
-    def forward(self, images: Tensor, noise: Tensor | None = None) -> Tensor | Outputs:
-        """uint8 [B, 3, H, W] -> logits [B, C]; with `noise` [B, L], whose least values say which patches are visible, all Outputs"""
+    def forward(self, images: Tensor, noise: Tensor | None = None, completed: Tensor | None = None) -> Tensor | Outputs:
+        """uint8 [B, 3, H, W] -> logits [B, C]; with `noise` [B, L], whose least values say which patches are visible, all Outputs
+
+        completed: bool [B], images that are classified with what the network has made of their hidden patches
+        """
         pixels = self.pixels(images)
         patches = to_patches(pixels, self.patch)
         if noise is None:
@@ -152,6 +155,9 @@ class BilateralMAE(nn.Module):
         reconstruction, main, spectrum = self.reconstruct(patches, chosen)
         target = self.missing(patches, order, main) if spectrum is not None else None
         hidden = as_pixels(~as_mask(chosen, count), self.patch)
+        if completed is not None:  # as in a rehearsed image: rounded to pixels, and no gradient through them
+            made = normalise(denormalise(reconstruction.detach()))
+            patches = to_patches(torch.where(completed[:, None, None, None] & hidden, made, pixels), self.patch)
         return Outputs(self.head(self.embedding(patches)), pixels, hidden, reconstruction, spectrum, target)
 
     @torch.no_grad()

@@ -8,8 +8,8 @@ from methods.options.training import Remembering, Training
 @dataclass
 class MAECIL(Remembering, Training):
     name: str = "mae_cil"
-    epochs: int = 20
-    batch_size: int = 16
+    epochs: int = 80
+    batch_size: int = 64
     memory_bytes: int | None = 19200  # in place of `memory`: as many bytes as 100 whole images of 8x8 pixels
     optimizer: str = "adamw"
     lr: float = 1e-3
@@ -30,4 +30,5 @@ class MAECIL(Remembering, Training):
     reconstruction: float = 1.0  # weight of the reconstruction loss
     detail_weight: float = 0.02  # weight of the detail branch's loss
     distillation: float = 0.0  # weight of the distillation of old classes by the previous network
+    completed: float = 0.5  # share of the new images that the classifier sees as they will be rehearsed, completed; for masked_memory
     masked_memory: bool = True  # keep the visible patches of an exemplar only; false keeps whole images

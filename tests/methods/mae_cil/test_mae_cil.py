@@ -12,9 +12,10 @@ from data.stream import Batch
 from methods.config import MAECIL
 from methods.learning.batches import Micro
 from methods.learning.training import Session, session
+from methods.mae_cil.memory import KEPT, MADE, NEW
 from methods.mae_cil.method import reconstruction_loss
 from methods.mae_cil.network import BilateralMAE, from_spectrum, high_frequencies
-from methods.mae_cil.patches import as_mask, to_patches
+from methods.mae_cil.patches import as_mask, to_patches, visible_count
 
 SMALL = {"memory_bytes": None, "mask_ratio": 0.75, "width": 16, "depth": 3, "lr": 0.003, "warmup": 0}
 
@@ -116,7 +117,7 @@ def test_only_genuine_pixels_of_a_completed_image_are_aimed_at(make, tasks):
         with session(Session(micro=micro(6))):
             losses[weight] = method.loss(method.net, Batch(inputs, labels, labels)).item()
     assert losses[0.0] == losses[5.0]
-    inputs[:, 3] = 255
+    inputs[:, 3] = KEPT
     with session(Session(micro=micro(6))):
         assert method.loss(method.net, Batch(inputs, labels, labels)).item() > losses[5.0]
 
@@ -127,6 +128,34 @@ def test_masks_differ_and_do_not_depend_on_the_ranks():
     assert torch.equal(torch.cat(parts), whole)
     assert len({tuple(row.argsort()[:4].sort().values.tolist()) for row in whole}) > 4
     assert not torch.equal(whole, Micro(1, True, True, 1.0, 8, list(range(8)), 8).uniform(16))
+
+
+def test_a_new_image_is_classified_as_it_would_be_rehearsed():
+    """Oracle: the image completed by itself, as before a task, and classified whole. Others in the batch are classified as they are."""
+    net, whole, noise = network().eval(), images(), torch.rand(6, 16)
+    completed = torch.tensor([True, False, True, False, False, True])
+    visible = as_mask(noise.argsort(1)[:, : visible_count(16, 0.75)], 16)
+    with torch.no_grad():
+        alone = net(torch.where(completed[:, None, None, None], net.complete(whole, visible), whole))
+        assert torch.allclose(net(whole, noise, completed).logits, alone, atol=1e-5)
+        assert torch.allclose(net(whole, noise, ~completed & completed).logits, net(whole), atol=1e-5)
+        assert not torch.allclose(alone[completed], net(whole)[completed], atol=1e-3)
+    net.zero_grad()
+    net(whole, noise, completed).logits.sum().backward()
+    assert net.mask_token.grad is None  # no gradient through what was made
+
+
+@pytest.mark.parametrize(("whence", "options", "share"), [(NEW, {}, 0.5), (KEPT, {}, 0.0), (NEW, {"masked_memory": False}, 0.0)])
+def test_half_of_the_new_images_alone_are_completed(make, monkeypatch, whence, options, share):
+    method, seen = make("mae_cil", **SMALL, **options), []
+    method.net.grow(4)
+    inputs = torch.cat([images(200), torch.full((200, 1, 8, 8), MADE, dtype=torch.uint8)], 1)
+    inputs[:, 3, :4] = whence
+    forward = method.net.forward
+    monkeypatch.setattr(method.net, "forward", lambda shown, noise, completed: seen.append(completed) or forward(shown, noise, completed))
+    with session(Session(micro=micro(200))):
+        method.loss(method.net, Batch(inputs, torch.zeros(200, dtype=torch.int64), torch.arange(200)))
+    assert seen[0].float().mean().item() == pytest.approx(share, abs=0.12 if share else 0)
 
 
 def learnt(make, tasks, **options):
@@ -167,10 +196,11 @@ def test_what_is_rehearsed(make, tasks):
     rows = method.rehearsed(tasks[1].train)
     assert len(rows) == 24 + 8 and rows.labels.tolist() == tasks[1].train.labels.tolist() + labels.tolist()
     mixed = rows[[0, 30, 1, 31]]
-    assert torch.equal(mixed.inputs[[0, 2], :3], tasks[1].train[[0, 1]].inputs) and bool((mixed.inputs[[0, 2], 3] == 255).all())
+    assert torch.equal(mixed.inputs[[0, 2], :3], tasks[1].train[[0, 1]].inputs) and bool((mixed.inputs[[0, 2], 3] == NEW).all())
     assert torch.equal(mixed.inputs[[1, 3]], rows[[30, 31]].inputs)
     completed = rows[list(range(24, 32))].inputs
-    genuine = (completed[:, 3:] == 255).expand(-1, 3, -1, -1)
+    assert set(completed[:, 3].unique().tolist()) == {MADE, KEPT}
+    genuine = (completed[:, 3:] == KEPT).expand(-1, 3, -1, -1)
     assert genuine.float().mean() == 0.25 and torch.equal(completed[:, :3][genuine], kept[genuine])
     with torch.no_grad():
         assert torch.equal(completed[:, :3], method.net.complete(kept, visible))
@@ -213,7 +243,16 @@ def test_ids_and_parameters(make):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"mask_ratio": 1.0}, {"detail_mask_ratio": -0.1}, {"width": 18}, {"heads": 3}, {"shallow": 9}, {"selection": "best"}]
+    "wrong",
+    [
+        {"mask_ratio": 1.0},
+        {"detail_mask_ratio": -0.1},
+        {"completed": 1.5},
+        {"width": 18},
+        {"heads": 3},
+        {"shallow": 9},
+        {"selection": "best"},
+    ],
 )
 def test_wrong_options(make, wrong):
     with pytest.raises(InputError, match=f"method.{next(iter(wrong))}"):

@@ -1,0 +1,110 @@
+"""Score a finished run again by another rule, without training it again.  cilbench rescore RECORD method.scoring=likelihood
+
+The run must have been made with keep_states=true. What may change are the options that its method names as acting at prediction
+alone, so that the new record is the one that a run trained with them would have written; it says what it was scored from.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from omegaconf import DictConfig, OmegaConf
+
+from bench import record as records
+from bench.config import UNHASHED, config_hash, resolve
+from bench.engine import Attempt, checkpoints_of, keep, make_accelerator, make_method, path_of, plain, report, score_task, settled
+from bench.evaluation import Scores
+from bench.resume.checkpoint import Stopped
+from bench.resume.states import kept_states, method_state
+from bench.tracking import Tracking
+from data.config import UNHASHED as STREAM_UNHASHED
+from data.errors import InputError
+from data.source import load
+from data.stream import TaskStream
+from methods.base import method_class
+
+
+def rescore(path: Path, overrides: list[str], accelerator: Accelerator | None = None) -> tuple[dict[str, Any], Path]:
+    """-> the new record and its path. On every rank. Errors: InputError; Stopped where a signal asked for it."""
+    before, started, clock = records.read(path), records.now(), time.perf_counter()
+    config = changed(path, before, overrides)
+    states = kept_states(path, before)
+    accelerator = accelerator or make_accelerator(config)
+    stream = TaskStream(load(config.stream), config.stream)
+    if stream.sha256 != before["stream"]["sha256"]:
+        raise InputError(f"the data are not those of {path} (their sha256 is another): name their folder with stream.root=DIR")
+    target = path_of(config, stream)
+    if target.exists():
+        raise InputError(f"{target} is scored so already: remove it to score it again")
+    environment = records.environment(accelerator)
+    checkpoints = checkpoints_of(target, config, accelerator, stream, environment)
+    with checkpoints.opened(), settled():
+        method, scores = make_method(config, accelerator, stream), Scores(accelerator, checkpoints.folder)
+        others = {name for name, sha256 in method.weights().items() if before["weights"].get(name, sha256) != sha256}
+        if others:
+            raise InputError(f"the weights of {', '.join(sorted(others))} are not those of {path}: score it where they are")
+        if checkpoints.restore(method) != (0, False):
+            raise InputError(f"a run of these options is unfinished in {checkpoints.folder}: let it end, or remove that folder")
+        tracking = Tracking(accelerator, plain(config), stream.key, method.id(), config_hash(config))
+        attempt, set_up = Attempt(config, accelerator, stream, method, target, checkpoints, scores, tracking), time.perf_counter() - clock
+        for number, state in enumerate(states):
+            method.load_state_dict(method_state(state))
+            if not scores.has(number):
+                checkpoints.spent = before["time"]["per_task"][number]["train_s"]
+                score_task(attempt, number)
+            report(accelerator, tracking, stream, number, scores.read(number)["counts"]["correct"])
+        trained = {key: value for key, value in before["environment"].items() if key != "states"}
+        checkpoints.resumed = trained["resumed"]
+        checkpoints.changed = sorted({*trained["changed"], *records.differences(records.lasting(trained), records.lasting(environment))})
+        source = {"from": before["digest"], "config_hash": before["config_hash"], "environment": environment}
+        said = {"environment": trained, "rescored": source, "started": started, "finished": records.now()}
+        record = keep(attempt, set_up, said)
+    tracking.finish(record, target)
+    return record, target
+
+
+def changed(path: Path, before: dict[str, Any], overrides: list[str]) -> DictConfig:
+    """-> the configuration of a record with some options changed. Errors: InputError where one of them could act while learning"""
+    was = before["config"]
+    name, source = was["method"]["name"], was["stream"]["source"]
+    chosen = [f"method={name}", f"stream={source}", *(f"plugins=[{','.join(was['plugins'])}]" for _ in was["plugins"][:1])]
+    asked, found = resolve([*chosen, *overrides]), OmegaConf.merge(resolve(chosen), OmegaConf.create(was))
+    free = {f"method.{option}" for option in method_class(name).predicting}
+    harmless = {*UNHASHED, *(f"stream.{option}" for option in STREAM_UNHASHED)} - {"seed", "results"}
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key not in free | harmless:
+            what = f"{', '.join(sorted(free))} can be changed" if free else "none of its options acts at prediction alone"
+            raise InputError(f"'{key}' is no option that a trained {name} can be scored again with: {what}")
+        OmegaConf.update(found, key, OmegaConf.select(asked, key))
+    found.results, found.keep_states = str(path.resolve().parents[2]), False
+    if config_hash(found) == before["config_hash"]:
+        raise InputError(
+            f"{path} is scored so already: name another value of {' or '.join(sorted(free)) or 'an option; this method has none'}"
+        )
+    return found
+
+
+USAGE = """usage: cilbench rescore RECORD method.scoring=likelihood [key=value ...]
+
+Score a finished run again by another rule, without training it again. It must have been made with keep_states=true."""
+
+
+def main(arguments: list[str]) -> int:
+    """-> the exit code: 0, 75 where a signal stopped it"""
+    from bench.table import show
+
+    if {"--help", "-h"} & set(arguments):
+        print(USAGE)
+        return 0
+    if not arguments or "=" in arguments[0]:
+        raise InputError("rescore takes a record and what to change: cilbench rescore RECORD method.scoring=likelihood")
+    try:
+        record, path = rescore(Path(arguments[0]), arguments[1:])
+    except Stopped as stopped:
+        print(f"{stopped}: what was scored is saved; the same command goes on", file=sys.stderr)
+        return 75
+    show(record, path)
+    return 0
