@@ -90,7 +90,7 @@ class Fed:
                     weights = weights.to(images.device).expand(*images.shape[:2], -1, -1)
                     # A product of its own for every image: its pixels then depend on no other one in the batch.
                     pixels = pixels @ weights.transpose(-1, -2) if across else weights @ pixels
-                    pixels = pixels.round().clamp(0, 255)  # bytes after each of the two, as the libraries have them
+                    pixels = (pixels + 0.5).floor().clamp(0, 255)  # bytes after each of the two, as the libraries have them
             return pixels / 255 if self.range == "unit" else normalise(pixels, self.mean, self.std)
 
     def _ways(self, side: int, other: int) -> tuple[int, ...]:

@@ -1,0 +1,167 @@
+"""What networks are fed. Oracle: each library's own transform of a square image that looks like a photo."""
+
+from pathlib import Path
+
+import open_clip
+import pytest
+import timm
+import torch
+import transformers
+from torchvision.transforms.functional import to_pil_image
+
+from data.errors import InputError
+from methods.networks.backbones import frozen_encoder
+from methods.networks.encoders import timm_fed
+from methods.networks.fed import Fed
+from methods.networks.processors import fed_of, pixels_of, processor, sample
+from methods.networks.towers import vision_tower
+
+LEVELS = 1.5  # grey levels
+FOLDERS = Path("/work/shared/data/models")
+TAGS = ["tf_efficientnet_lite0.in1k", "vit_base_patch16_224.augreg_in21k", "resnet18.a1_in1k", "swin_tiny_patch4_window7_224.ms_in1k"]
+MOST = {"llava-1.5-7b-hf": 1.5, "blip2-opt-2.7b": 1.5, "clip-vit-base-patch16": 1.5, "SmolVLM-256M-Instruct": 2.5}
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+
+
+def levels(fed: Fed, theirs: torch.Tensor, image: torch.Tensor) -> float:
+    return (fed(image[None])[0] - theirs).mul(torch.tensor(fed.std)[:, None, None] * 255).abs().max().item()
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("sides", [(224, 224), (40, 40), (200, 300)])
+def test_pixels_of_timm(tag, sides):
+    config, image = timm.get_pretrained_cfg(tag).to_dict(), sample(*sides)
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=config))
+    assert levels(timm_fed(config, tag, torch.nn.Identity()), transform(to_pil_image(image)), image) <= LEVELS
+
+
+def test_the_packaged_encoder_is_timms():
+    """Statistics and size are those of timm's configuration; outputs are those of its own transform and network."""
+    encoder, image = frozen_encoder("packaged"), sample(300, 300)
+    config = timm.get_pretrained_cfg("tf_efficientnet_lite0.in1k")
+    assert (encoder.fed.size, encoder.fed.crop, encoder.fed.mean, encoder.fed.std) == (224, config.crop_pct, config.mean, config.std)
+    assert encoder.fed.mean == (0.5, 0.5, 0.5)
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
+    network.load_state_dict(encoder.module.module.state_dict())
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=config.to_dict()))
+    with torch.no_grad():
+        expected = network(transform(to_pil_image(image))[None])
+    assert torch.nn.functional.cosine_similarity(encoder(image[None])[:, 0], expected).item() > 0.9999
+    assert frozen_encoder("packaged", size=96).fed.differs == "images of 96 pixels, not 224"
+
+
+@pytest.mark.parametrize("name", [("ViT-B-16-quickgelu", "openai"), ("ViT-B-16-SigLIP", "webli")])
+def test_pixels_of_open_clip(name):
+    own, image = open_clip.get_pretrained_cfg(*name), sample(200, 300)
+    given = {key: own[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in own}
+    transform = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(size=224, **given), is_train=False)
+    fed = Fed("open_clip", "x", 224, tuple(own["mean"]), tuple(own["std"]), rule=own["resize_mode"], interpolation=own["interpolation"])
+    assert levels(fed, transform(to_pil_image(image)), image) <= LEVELS
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("CLIPImageProcessor", {}),
+        ("BitImageProcessor", {"size": {"shortest_edge": 256}, "crop_size": 224}),
+        ("BlipImageProcessor", {"size": {"height": 336, "width": 336}}),
+        ("ViTImageProcessor", {}),
+        ("SiglipImageProcessor", {}),
+        ("ConvNextImageProcessor", {"size": {"shortest_edge": 224}}),
+    ],
+)
+def test_pixels_of_transformers(kind, given, tmp_path):
+    getattr(transformers, kind)(**given).save_pretrained(tmp_path)
+    found, image = processor(tmp_path, str(tmp_path), "hf"), sample(224, 224)
+    assert levels(fed_of(tmp_path, str(tmp_path), "hf"), pixels_of(found, image, "hf=x"), image) <= LEVELS
+
+
+@pytest.mark.skipif(not FOLDERS.is_dir(), reason="the published folders are not here")
+@pytest.mark.parametrize(("name", "most"), MOST.items())
+def test_pixels_of_published_folders(name, most):
+    """SmolVLM's own are resized twice, which is done in one step here and said so."""
+    fed, image = fed_of(FOLDERS / name, name, "hf"), sample(224, 224)
+    assert levels(fed, pixels_of(processor(FOLDERS / name, name, "hf"), image, "hf=x"), image) <= most
+    assert ("in one step" in fed.differs) == (most > 1.5)
+
+
+@pytest.mark.parametrize("kind", ["EfficientNetImageProcessor", "LevitImageProcessor", "PoolFormerImageProcessor"])
+def test_a_processor_that_is_not_understood_is_refused(kind, tmp_path):
+    getattr(transformers, kind)().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="prepares images in a way that is not understood here"):
+        fed_of(tmp_path, str(tmp_path), "hf")
+
+
+def test_numbers_in_0_to_1():
+    """and they are another key of the cache"""
+    plain, unit = frozen_encoder("packaged", size=64), frozen_encoder("packaged", size=64, range="unit")
+    image = sample(64, 64)[None]
+    torch.testing.assert_close(unit.preprocess(image), plain.preprocess(image) * 0.5 + 0.5, atol=1e-5, rtol=0)
+    assert plain.name != unit.name and frozen_encoder("packaged", size=96).name != plain.name
+    with pytest.raises(InputError, match="did you mean 'unit'"):
+        frozen_encoder("packaged", range="unitt")
+
+
+def test_pixels_depend_on_no_other_image():
+    fed = Fed("x", "x", 48, (0.5,) * 3, (0.5,) * 3, crop=0.875)
+    images = torch.stack([sample(40, 40), sample(40, 40).flip(-1), sample(40, 40).flip(0)])
+    assert torch.equal(fed(images)[1:2], fed(images[1:2]))
+
+
+def test_images_that_would_be_padded():
+    fed = Fed("x", "x", 32, (0.5,) * 3, (0.5,) * 3, rule="longest")
+    with pytest.raises(InputError, match="set stream.image_size=32"):
+        fed(sample(32, 48)[None])
+    assert fed(sample(32, 32)[None]).shape == (1, 3, 32, 32)
+
+
+def saved(model, folder, **sizes):
+    model.save_pretrained(folder)
+    transformers.BitImageProcessor(**{"size": {"shortest_edge": 32}, "crop_size": 32, **sizes}).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_vit_without_a_pooler(tmp_path):
+    model = transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False).eval()
+    tower = vision_tower(saved(model, tmp_path))
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(tower.maps(x), model(pixel_values=x).last_hidden_state)
+
+
+def test_dinov2_gets_what_its_processor_says(tmp_path):
+    """518 pixels stand in its configuration, 224 in its processor: here 56 and 28."""
+    model = transformers.Dinov2Model(transformers.Dinov2Config(**{**SMALL, "image_size": 56, "patch_size": 7}))
+    tower = vision_tower(saved(model, tmp_path, size={"shortest_edge": 32}, crop_size=28))
+    assert tower.fed.size == 28 and tower.fed.crop == 28 / 32 and tower.maps(torch.zeros(1, 3, 28, 28)).shape == (1, 17, 32)
+
+
+def test_vit_mae_hides_nothing(tmp_path):
+    """It hides three quarters of the patches in eval mode, too, and shuffles them."""
+    decoder = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 16}
+    small = {**SMALL, **{f"decoder_{name}": value for name, value in decoder.items()}}
+    try:
+        tower = vision_tower(saved(transformers.ViTMAEModel(transformers.ViTMAEConfig(**small)), tmp_path))
+    except InputError as error:
+        assert "draws numbers at random" in str(error)
+    else:
+        x = torch.randn(1, 3, 32, 32)
+        assert tower.maps(x).shape == (1, 17, 32) and torch.equal(tower.maps(x), tower.maps(x))
+
+
+def test_another_size_of_a_vision_transformer(tmp_path):
+    folder = saved(transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**SMALL)), tmp_path / "clip")
+    assert vision_tower(folder, size=48).maps(torch.zeros(1, 3, 48, 48)).shape == (1, 37, 32)
+
+
+@pytest.mark.parametrize("family", ["llava", "instructblip", "qwen2_vl"])
+def test_a_model_that_writes_is_no_encoder(family):
+    """and what the sentence says works"""
+    from methods.config import GMM
+    from methods.gmm.models import load_vlm
+    from methods.gmm.tiny import tiny_folder
+
+    folder = tiny_folder(family)
+    with pytest.raises(InputError, match=f"use it whole, with method=gmm method.vlm=hf method.model={folder}"):
+        frozen_encoder(f"hf:{folder}")
+    load_vlm(GMM(vlm="hf", model=str(folder), visual_tokens=0, encoder_size=56 if family == "qwen2_vl" else None))
