@@ -35,6 +35,7 @@ def started(command: list[str], folder: Path) -> subprocess.CompletedProcess:
         ["-m", "bench.run", "method=ncm", "--help"],
         [str(ROOT / "launch" / "sweep.py"), "--help"],
         ["-m", "launch.sweep", "--help"],
+        ["-m", "launch.start", "--help"],
         [str(ROOT / "launch" / "cli.py"), "ls", "methods"],
         ["-m", "launch.cli", "ls", "methods"],
         ["-m", "bench.board.leaderboard", "."],
