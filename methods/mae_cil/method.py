@@ -5,6 +5,8 @@ masking four fit in the place of one. Before each task the decoder completes the
 Shapes: B batch, M exemplars, N rows, S side of an image in pixels, L patches.
 """
 
+from typing import Any
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -119,6 +121,9 @@ class MAECIL(Replay):
 
     def weights(self) -> dict[str, str]:
         return {}  # it starts from nothing
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        return {}
 
     def parameters(self) -> dict[str, int]:
         """-> the usual numbers, and how many of them only completing images needs"""
