@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from data.caching.entries import use
 from methods.networks import feature_table
 from methods.networks.backbones import FrozenEncoder
+from methods.networks.fed import Fed
 
 
 class Plain(nn.Module):
@@ -28,7 +29,8 @@ class Plain(nn.Module):
 
 
 def plain_encoder(width: int = 64) -> FrozenEncoder:
-    return FrozenEncoder(f"plain-{width}", Plain(width), lambda images: images.float() / 255, {"plain": "0" * 64}, grid=None)
+    fed = Fed("made", f"plain-{width}", 8, (0.0,) * 3, (1.0,) * 3, range="unit")
+    return FrozenEncoder(fed, Plain(width), {"plain": "0" * 64}, grid=None)
 
 
 class Talk:
