@@ -29,7 +29,7 @@ class Plain(nn.Module):
 
 
 def plain_encoder(width: int = 64) -> FrozenEncoder:
-    fed = Fed("plain", f"plain-{width}", 8, (0.0,) * 3, (1.0,) * 3, range="unit")
+    fed = Fed("made", f"plain-{width}", 8, (0.0,) * 3, (1.0,) * 3, range="unit")
     return FrozenEncoder(fed, Plain(width), {"plain": "0" * 64}, grid=None)
 
 
