@@ -53,7 +53,7 @@ def test_a_step_of_coda_prompt(accelerator, capsys):
 
 def test_ranpac(accelerator, monkeypatch, capsys):
     """Of H = f R, G = H^T H and the kernel on which lambda is chosen; solutions are what comes on top."""
-    monkeypatch.setattr(ranpac, "frozen_encoder", lambda *_, **__: SimpleNamespace(features=WIDE, weights={}, module=None))
+    monkeypatch.setattr(ranpac, "encoder_of", lambda *_, **__: SimpleNamespace(features=WIDE, weights={}, module=None))
     options = resolve(["method=ranpac", f"method.projection={FEATURES}"]).method
     each = ROWS // TASKS
     rows, labels = torch.randn(ROWS, 1, WIDE), torch.arange(ROWS) // (ROWS // (10 * TASKS))
