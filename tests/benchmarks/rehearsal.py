@@ -22,13 +22,14 @@ from torch import Tensor, nn
 
 from bench import engine
 from bench.config import resolve
-from data.images.augment import resize
 from data.source import Source, Split
+from data.stream import TaskStream
 from methods.gmm.models import VLMS
 from methods.gmm.prompt import Prompt
 from methods.gmm.tiny import tiny_folder
 from methods.gmm.vlm import VLM
 from methods.networks.backbones import FrozenEncoder
+from methods.networks.fed import Fed
 
 ROWS, SCORED, CLASSES, TASKS = 1_281_167, 50_000, 1000, 10
 WIDTH = 32
@@ -72,7 +73,7 @@ class Project(nn.Module):
 
 
 def encoder(*_: Any) -> FrozenEncoder:
-    return FrozenEncoder("project", Project(), lambda images: resize(images, 8).float() / 255 - 0.5, {"project": "0" * 64}, grid=0)
+    return FrozenEncoder(Fed("made", "project", 8, (0.5,) * 3, (1.0,) * 3), Project(), {"project": "0" * 64})
 
 
 def very_small(options: Any) -> tuple[FrozenEncoder, VLM]:
@@ -126,7 +127,7 @@ def rehearse(name: str, share: float, *more: str) -> tuple[dict[str, Any], list[
         given = ["stream=digits", "stream.increment=100", "features=live", "eval_batch_size=2048", "progress=false", f"results={folder}"]
         config = resolve([f"method={name}", *given, *options, *more])
         drawn = Drawn.__getitem__
-        before = {title: getattr(engine, title) for title in ("load", "learn", "evaluate", "make_method")}
+        before = {title: getattr(engine, title) for title in ("opened", "learn", "evaluate", "make_method")}
         made = before["make_method"]
 
         def make(*given: Any) -> Any:
@@ -134,7 +135,7 @@ def rehearse(name: str, share: float, *more: str) -> tuple[dict[str, Any], list[
             import methods.learning.training as training
             import methods.ncm as ncm
 
-            ncm.frozen_encoder = encoder
+            ncm.encoder_of = encoder
             method = made(*given)
             method.predict = clock(method.predict)
             Drawn.__getitem__ = clock(drawn)  # in a disk's place
@@ -167,7 +168,7 @@ def rehearse(name: str, share: float, *more: str) -> tuple[dict[str, Any], list[
 
             return run
 
-        engine.load, engine.make_method = (lambda _: source(share)), make
+        engine.opened, engine.make_method = (lambda options: TaskStream(source(share), options)), make
         engine.learn, engine.evaluate = phase("learn"), phase("evaluate")
         start = time.process_time()
         try:
@@ -204,7 +205,7 @@ def files(count: int = 30_000, classes: int = 200) -> None:
         cut = {"train": slice(held, None), "test": slice(held)}
         splits = [Split(FileStore(root, [f"{row}.jpg" for row in np.arange(count)[part]], 64), labels[part]) for part in cut.values()]
         made = Source("files", 1, *splits, NAMES[:classes])
-        VLMS["very_small"], engine.load = very_small, lambda _: made
+        VLMS["very_small"], engine.opened = very_small, lambda options: TaskStream(made, options)
         found = {}
         for way in ("live", "cache"):
             given = [*SMALL, "stream=digits", "stream.increment=20", f"features={way}", "progress=false", f"results={root / way}"]

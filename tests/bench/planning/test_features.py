@@ -46,7 +46,7 @@ def test_a_plan_says_which_way_and_why(gib, asked, train, scored, capsys, tmp_pa
     assert "16 x 32 numbers an image" in lines[at] and f"CILBENCH_CACHE_GIB={gib}" in lines[at]
     assert f"1,347 images, 0.00 GiB: {train}" in lines[at + 1] and f"450 images, 0.00 GiB: {scored}" in lines[at + 2]
     assert any(line.startswith("feeding ") and "images/s at most" in line for line in lines)
-    assert any("encoder" in line for line in lines if line.startswith("device")) == ("batch" in train)
+    assert any(", encoder " in line for line in lines if line.startswith("device")) == ("batch" in train)
 
 
 def test_ncm_has_a_plan_of_its_features(capsys, tmp_path):
