@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from bench import engine
 from bench.config import resolve
+from data.images.content import SIZE
 from data.source import Source, Split
 from data.stream import TaskStream
 from methods.gmm.models import VLMS
@@ -51,6 +52,11 @@ class Drawn:
     def __getitem__(self, index: Tensor) -> Tensor:
         noise = (index[:, None] * 2_654_435_761 + torch.arange(192) * 40_503 + self.seed * 97) % 61 - 30
         return (self.colours[self.labels[index]] + noise).to(torch.uint8).view(-1, 3, 8, 8)
+
+    def content(self) -> np.ndarray:
+        """-> what tells the images apart, uint8 [N, SIZE], without drawing them: split and row number"""
+        columns = np.stack([np.full(len(self), self.seed), np.arange(len(self))], 1).astype(">u8")
+        return columns.view(np.uint8).reshape(len(self), SIZE)
 
     def digest(self) -> bytes:
         return f"drawn {len(self)} {self.seed}".encode()
