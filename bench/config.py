@@ -1,9 +1,7 @@
 """Options of a run: typed dataclasses in Hydra's ConfigStore, so that each option is defined once. Importable without torch."""
 
 import difflib
-import hashlib
 import importlib
-import json
 import sys
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -20,16 +18,18 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from bench import outside
+from bench.identity import UNHASHED, config_hash, hashed  # noqa: F401 - asked for here, too
 from data.config import STREAMS, StreamConfig
-from data.config import UNHASHED as STREAM_UNHASHED
 from data.errors import InputError, one_of, unknown
+from data.options import above, at_least, check
 from data.sources import SOURCES
-from methods.config import CONFIGS, ENCODER_SIZES, LATER, METHODS
+from methods.config import CONFIGS, ENCODER_SIZES, METHODS
 
 
 @dataclass
 class Checkpoint:
-    minutes: float = 10.0  # between checkpoints within a task; one is written after every task, too
+    minutes: float = at_least(0, 10.0)  # between checkpoints within a task; one is written after every task, too
 
 
 @dataclass
@@ -37,14 +37,14 @@ class RunConfig:
     defaults: list[Any] = field(default_factory=lambda: [{"method": "gmm"}, {"stream": "digits"}, "_self_", {"experiment": None}])
     method: Any = MISSING  # the learner, one of the methods below
     stream: Any = MISSING  # the data set and how it is cut into tasks
-    seed: int = 0  # of initial weights, batches, augmentation and random exemplars; never of the split
-    precision: str | None = None  # no | bf16 | fp16; null = what `accelerate launch` says
-    eval_batch_size: int = 64  # rows a prediction batch
+    seed: int = at_least(0, 0)  # of initial weights, batches, augmentation and random exemplars; never of the split
+    precision: str | None = None  # no | bf16 | fp16; null = what `accelerate launch` says, which then counts as if it stood here
+    eval_batch_size: int = at_least(1, 64)  # rows a prediction batch
     features: str = "auto"  # of a frozen encoder: cache (a table on disk) | live (with each batch) | auto (cache where the table fits)
     results: str = "results"  # folder of the records
     resume: str = "auto"  # auto: go on with an interrupted run of the same options and seed | never: forget it
     checkpoint: Checkpoint = field(default_factory=Checkpoint)  # of an unfinished run
-    timeout_minutes: float = 30.0  # a process that waits longer than this for another one ends, and the run with it
+    timeout_minutes: float = above(0, 30.0)  # a process that waits longer than this for another one ends, and the run with it
     dry_run: bool = False  # print the tasks, the key and what is missing, and train nothing
     tracker: str = "none"  # none | wandb | tensorboard
     project: str = "cilbench"  # project of the tracker
@@ -54,25 +54,10 @@ class RunConfig:
     plugins: list[str] = field(default_factory=list)  # modules to import first; they add to the registries
 
 
+PRECISIONS = ("no", "bf16", "fp16")
 # What Hydra, OmegaConf and PyYAML raise beside their own errors where a preset or an argument is no configuration at all.
 MALFORMED = (YAMLError, ValueError, TypeError, AttributeError, AssertionError, KeyError, IndexError, RecursionError, OSError)
-# Options that change no number, and the seed.
-UNHASHED = ("features", "results", "resume", "checkpoint", "timeout_minutes", "dry_run", "tracker", "project", "pictures", "progress")
-UNHASHED += ("keep_states", "seed")
-
-
 OURS = ("bench", "methods", "data", "launch", "tests")  # our packages, which stand first on the path
-
-
-def hashed(config: dict[str, Any]) -> dict[str, Any]:
-    """-> the options that can change a number, without the seed"""
-    plain = {key: value for key, value in config.items() if key not in UNHASHED}
-    if isinstance(plain.get("stream"), dict):
-        plain["stream"] = {key: value for key, value in plain["stream"].items() if key not in STREAM_UNHASHED}
-    if isinstance(plain.get("method"), dict):
-        later = LATER.get(plain["method"].get("name"), {})
-        plain["method"] = {key: value for key, value in plain["method"].items() if key not in later or value != later[key]}
-    return plain
 
 
 def resolve(overrides: list[str], config_dir: str | None = None) -> DictConfig:
@@ -92,8 +77,22 @@ def resolve(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     _check_keys(parsed, _compose(choices + search))
     config = _compose(overrides + search)
     one_of("resume", config.resume, ("auto", "never"))
+    config.precision = outside.precision(config.precision)
+    one_of("precision", config.precision, PRECISIONS)
+    for prefix, options, values in sections(config):  # as they were given
+        check(prefix, options, values)
     settle_encoder(config)
     return config
+
+
+def sections(config: DictConfig) -> list[tuple[str, type, DictConfig]]:
+    """-> the parts of a configuration: how their options are called, the dataclass that declares them, and their values"""
+    return [
+        ("", RunConfig, config),
+        ("checkpoint.", Checkpoint, config.checkpoint),
+        ("method.", method_config(config.method.name), config.method),
+        ("stream.", OmegaConf.get_type(config.stream), config.stream),
+    ]
 
 
 def settle_encoder(config: DictConfig) -> None:
@@ -199,9 +198,3 @@ def _flat_keys(config: DictConfig, prefix: str = "") -> list[str]:
         if OmegaConf.is_dict(config._get_node(key)):
             keys += _flat_keys(config[key], f"{prefix}{key}.")
     return keys
-
-
-def config_hash(config: DictConfig) -> str:
-    """-> 12 hex digits over all options that can change a number, but for the seed"""
-    plain = hashed(OmegaConf.to_container(config))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]

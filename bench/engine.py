@@ -5,7 +5,6 @@ Shapes: T tasks.
 
 import contextlib
 import gc
-import hashlib
 import sys
 import tempfile
 import time
@@ -14,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from bench import record as records
-from bench.config import config_hash
+from bench.digest import state_digest
 from bench.evaluation import Scores, evaluate, tally
-from bench.launching import make_accelerator
+from bench.finite import check_learnt, check_loaded
+from bench.identity import Identity, guard, identity
+from bench.launching import check_precision, make_accelerator
 from bench.pictures import write_pictures
 from bench.result import peak_memory, result, total_time, within_budget
 from bench.resume.checkpoint import Checkpoints
@@ -33,7 +32,7 @@ from bench.tracking import Tracking
 from data.bars import show
 from data.errors import InputError
 from data.opening import opened
-from data.stream import Rows, Task, TaskStream
+from data.stream import Task, TaskStream
 from methods.base import Method, method_class
 from methods.learning.batches import derive_seed
 from methods.learning.sharding import is_sharded
@@ -66,15 +65,17 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     stream = opened(config.stream)
     for line in stream.intake.lines() if stream.intake else ():
         say(accelerator, f"data: {line}")
-    path = path_of(config, stream)
+    this, path = named(config, accelerator, stream)
     environment = records.environment(accelerator)
     checkpoints = checkpoints_of(path, config, accelerator, stream, environment)
     with checkpoints.opened(anew=config.resume == "never"):
         method, scores = make_method(config, accelerator, stream), Scores(accelerator, checkpoints.folder)
+        with_weights(this, path, method, checkpoints)
         first = go_on(accelerator, method, checkpoints, scores)
         if config.keep_states and accelerator.is_main_process:
             start_states(path, first)
-        tracking = Tracking(accelerator, plain(config), stream.key, method.id(), config_hash(config))
+        tracking = Tracking(accelerator, plain(config), this, checkpoints.folder, checkpoints.logged)
+        checkpoints.logs = lambda: tracking.step
         attempt, set_up = Attempt(config, accelerator, stream, method, path, checkpoints, scores, tracking), time.perf_counter() - clock
         with settled():
             for number in range(first, len(stream)):
@@ -90,12 +91,19 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     return record, path
 
 
-def path_of(config: DictConfig, stream: TaskStream) -> Path:
-    """-> where the record goes. Errors: InputError where nothing can be written there"""
-    variant = method_class(config.method.name).variant(config.method)
-    path = records.record_path(config.results, stream.key, variant, config_hash(config), config.seed)
+def named(config: DictConfig, accelerator: Accelerator, stream: TaskStream) -> tuple[Identity, Path]:
+    """-> what run this is, and where its record goes. Errors: InputError where nothing can be written there"""
+    check_precision(config, accelerator)
+    this = identity(config, stream, method_class(config.method.name).variant(config.method))
+    path = this.path(config.results)
     _check_writable(path.parent)
-    return path
+    return this, path
+
+
+def with_weights(this: Identity, path: Path, method: Method, checkpoints: Checkpoints) -> None:
+    """The pretrained weights are known: they are part of what a checkpoint is of, and no record of others is overwritten."""
+    guard(path, this, method.weights(), records.existing(path))
+    checkpoints.run += f" {state_digest(sorted(method.weights().items()))[:16]}"
 
 
 def checkpoints_of(
@@ -196,6 +204,7 @@ def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream
         raise InputError(f"method={config.method.name} needs tasks that bring new classes: choose a class-incremental stream")
     method.check(len(stream.class_names))
     method.check_names(stream.class_names)
+    check_loaded(method)
     for network in method.networks():
         network.eval()  # but while `fit` trains it: a run may go on with an evaluation
     if method.encoder is not None:
@@ -223,6 +232,7 @@ def learn(
     set_seed(derive_seed(config.seed, number) % 2**32)  # heads grow alike on every rank
     with session(Session(config.seed, number, len(stream), config.progress, log or (lambda values: None), checkpoints)):
         method.learn(stream[number])
+    check_learnt(method, number, config, accelerator)
     if accelerator.num_processes > 1 and len(set(gather_object([state_digest(method.state_dict())]))) != 1:
         raise RuntimeError(f"the ranks hold different weights after task {number + 1}")
 
@@ -250,29 +260,3 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise InputError(f"results folder {folder} cannot be written ({error.strerror}): choose another with results=DIR") from None
-
-
-def state_digest(state: Any) -> str:
-    """-> sha256 over a nest of dicts, lists, tensors and plain values"""
-    digest = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, Tensor):
-            digest.update(
-                repr((tuple(value.shape), value.dtype)).encode()
-                + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-            )
-        elif isinstance(value, Rows):
-            add([value.index, value.labels])
-        elif isinstance(value, dict):
-            for key in value:
-                digest.update(repr(key).encode())
-                add(value[key])
-        elif isinstance(value, (list, tuple)):
-            for one in value:
-                add(one)
-        else:
-            digest.update(repr(value).encode())
-
-    add(state)
-    return digest.hexdigest()

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from omegaconf import DictConfig
 
+from bench.finite import check_scores
 from bench.resume.saving import saving, sound
 from data.caching.cache import atomic, file_sha256
 from data.stream import Batch, TaskStream
@@ -39,9 +40,9 @@ def evaluate(accelerator: Accelerator, method: Method, stream: TaskStream, numbe
     def score(batch: Batch) -> tuple[Any, ...]:
         prediction = method.predict(batch.inputs)
         scores = prediction.scores.float()
-        best = scores.max(1) if scores.shape == (len(batch.labels), classes) else None
-        if best is None or bool((best.values.isnan() | best.values.isposinf()).any()):
-            raise RuntimeError(f"{type(method).__name__}.predict gave scores {tuple(scores.shape)}, or values that are no scores")
+        if scores.shape != (len(batch.labels), classes):
+            raise RuntimeError(f"{type(method).__name__}.predict gave scores {tuple(scores.shape)} for {(len(batch.labels), classes)}")
+        best = scores.max(1)
         first, last = (of.to(scores.device)[batch.labels.to(scores.device)] for of in (first_of, last_of))  # [b], of the row's task
         inside = (first[:, None] + offsets.to(scores.device)).minimum(last[:, None])  # [b, classes of the largest task]
         told = scores.gather(1, inside).max(1)
@@ -56,6 +57,7 @@ def evaluate(accelerator: Accelerator, method: Method, stream: TaskStream, numbe
     predicted, within, value, invalid, head, answers = embed(
         accelerator, score, rows, config.eval_batch_size, "evaluating" if config.progress else None
     )
+    check_scores(value, method, number, config)
     columns = {
         "after_task": np.full(len(rows), number),
         "index": rows.index.numpy(),

@@ -7,7 +7,8 @@ from dataclasses import fields
 
 from omegaconf import DictConfig, OmegaConf
 
-from bench.config import Checkpoint, RunConfig, method_config, preset_names, stream_names
+from bench.config import preset_names, sections, stream_names
+from data.options import declared
 from methods.config import METHODS
 
 
@@ -31,17 +32,12 @@ def help_text(config: DictConfig) -> str:
         f"experiment=  {' | '.join(preset_names())}",
         "",
     ]
-    sections = [
-        ("", RunConfig, config),
-        ("checkpoint.", Checkpoint, config.checkpoint),
-        ("method.", method_config(config.method.name), config.method),
-    ]
-    sections.append(("stream.", OmegaConf.get_type(config.stream), config.stream))
-    for prefix, options, values in sections:
+    for prefix, options, values in sections(config):
         said = comments(options)
         for entry in fields(options):
             if entry.name in ("defaults", "method", "stream", "checkpoint", "name"):
                 continue
             value = json.dumps(OmegaConf.to_container(values)[entry.name])
-            lines.append(f"  {f'{prefix}{entry.name}={value}':<44} {said.get(entry.name, '')}".rstrip())
+            wide = declared(options, entry.name).get("range")
+            lines.append(f"  {f'{prefix}{entry.name}={value}':<44} {said.get(entry.name, '')}{f' [{wide}]' if wide else ''}".rstrip())
     return "\n".join(lines)

@@ -9,16 +9,17 @@ from accelerate.utils import DistributedType
 from accelerate.utils.fsdp_utils import disable_fsdp_ram_efficient_loading
 from omegaconf import DictConfig
 
+from bench import outside
 from bench.resume.processes import joined
 from bench.tracking import check_tracker
-from data.errors import InputError, one_of
+from data.errors import InputError
 from methods.learning.sharding import is_sharded, loaded_whole
 
 
 def make_accelerator(config: DictConfig) -> Accelerator:
     """-> the accelerator of this process; started by `accelerate launch`, torchrun or plainly"""
     check_tracker(config.tracker)
-    one_of("precision", config.precision or "no", ("no", "bf16", "fp16"))
+    outside.check()
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise InputError("precision=fp16 needs a GPU: use bf16 or no")
     cpu, world = not torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
@@ -37,6 +38,15 @@ def make_accelerator(config: DictConfig) -> Accelerator:
     if is_sharded():
         _check_sharded(accelerator)
     return accelerator
+
+
+def check_precision(config: DictConfig, accelerator: Accelerator) -> None:
+    """Errors: InputError where the accelerator computes otherwise than the options, and so the name of the run, say"""
+    ran = accelerator.mixed_precision
+    if ran != config.precision:
+        raise InputError(
+            f"the launch computes in {ran} where precision={config.precision}: set precision={ran}, or correct the launch file"
+        )
 
 
 def _asked(variable: str) -> bool:

@@ -9,11 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.config import hashed
+from bench import outside
+from bench.code import well_formed
+from bench.identity import hashed
 from data.caching.cache import atomic
 from data.errors import InputError
 
-SCHEMA = 1
+SCHEMA = 2
+READ = {1: "made before code identity", 2: "with the digest of the code that made it"}  # the versions that are read
 
 # Every top-level key, and what stands there. Fields are added freely; renaming one raises SCHEMA.
 FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
@@ -28,6 +31,8 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "seed": (int, "seed of initial weights, batches, augmentation and random exemplars"),
     "config": (dict, "every option, resolved"),
     "config_hash": (str, "over the options that can change a number, without the seed"),
+    "contents": (dict, "of each option that names a file the sha256 of the lines in it, which the hash holds in place of the file's name"),
+    "code": (dict, "what computed: digest, files (of ours, by module) and versions (of libraries); see bench/code.py"),
     "counts": (
         dict,
         "correct [T][<=T] right answers on task j after task i, total [T] rows, task_il_correct, invalid [T] and head_correct or null",
@@ -49,9 +54,9 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     ),
     "environment": (
         dict,
-        "git, dirty, python, packages, device, world_size, distributed_type, mixed_precision, "
+        "git, dirty, python, packages, device, threads, world_size, distributed_type, mixed_precision, variables (of the last bits), "
         "features (of a frozen encoder, by split: cache or live), resumed (times), changed "
-        "(what an interrupted run met anew when it went on: git or packages), "
+        "(what an interrupted run met anew when it went on: python or packages), "
         "states (sha256 of what was kept after each task, with keep_states=true)",
     ),
     "rescored": (dict, "of a record that `cilbench rescore` wrote: from (the digest of the run's own record), config_hash, environment"),
@@ -61,7 +66,9 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "finished": (str, "UTC, ISO 8601"),
     "digest": (str, "sha256 of the record without this key"),
 }
-LATER = ("scoring", "models", "rescored")  # fields that this schema gained after its first records, which go on being read
+# Fields that schema 1 gained after its first records or never had.
+LATER = ("scoring", "models", "rescored", "code", "contents")
+OPTIONAL = ("models", "rescored")  # fields that not every record has
 # What may differ between two runs of one configuration and seed; everything else must agree.
 VOLATILE = ("time", "peak_memory_bytes", "environment", "rescored", "started", "finished", "digest")
 PACKAGES = ("torch", "torchvision", "transformers", "accelerate", "deepspeed", "timm", "open_clip_torch", "peft", "numpy", "safetensors")
@@ -75,13 +82,9 @@ def digest(record: dict[str, Any]) -> str:
 def stable(record: dict[str, Any]) -> dict[str, Any]:
     """-> the part that two runs of one configuration and seed must share. Options that change no number are left out."""
     kept = {key: value for key, value in record.items() if key not in VOLATILE}
-    kept["config"] = hashed(record["config"])
+    kept["config"] = hashed(record["config"], record.get("contents"))
     kept["stream"] = {key: value for key, value in record["stream"].items() if key != "intake"}  # what lies beside the data differs
     return kept
-
-
-def record_path(results: str, stream_key: str, method: str, config_hash: str, seed: int) -> Path:
-    return Path(results) / stream_key / method / f"{config_hash}-s{seed}.json"
 
 
 def find(place: Path) -> list[Path]:
@@ -116,16 +119,24 @@ def read(path: Path) -> dict[str, Any]:
     return record
 
 
+def existing(path: Path) -> dict[str, Any] | None:
+    """-> the record that lies there, None where there is none. Errors: InputError where it is another file, which is never overwritten"""
+    return read(path) if path.exists() else None
+
+
 def validate(record: Any) -> list[str]:
     """-> what is wrong, nothing if the record is sound"""
     if not isinstance(record, dict):
         return ["it is no JSON object"]
-    if record.get("schema") != SCHEMA:
-        return [f"schema is {record.get('schema')!r} where {SCHEMA} is read"]
-    problems = [f"'{key}' is missing" for key in FIELDS if key not in record and key not in LATER]
+    schema = record.get("schema")
+    if type(schema) is not int or schema not in READ:
+        return [f"schema is {schema!r} where {' and '.join(map(str, READ))} are read"]
+    problems = [f"'{key}' is missing" for key in FIELDS if key not in record and key not in (LATER if schema == 1 else OPTIONAL)]
     problems += [f"'{key}' is no {_name(kind)}" for key, (kind, _) in FIELDS.items() if key in record and not isinstance(record[key], kind)]
     if problems:
         return problems
+    if schema > 1 and not well_formed(record["code"]):
+        return ["'code' is malformed"]
     if record["digest"] != digest(record):
         return ["it was changed after it was written (its digest does not match)"]
     try:
@@ -182,12 +193,13 @@ def environment(accelerator: Any) -> dict[str, Any]:
         "world_size": accelerator.num_processes,
         "distributed_type": accelerator.distributed_type.value,
         "mixed_precision": accelerator.mixed_precision,
+        "variables": outside.watched(),
     }
 
 
 def lasting(environment: dict[str, Any]) -> dict[str, Any]:
     """-> what of an environment should be the same from the start of a run to its end"""
-    return {"git": environment["git"], "python": environment["python"], **environment["packages"]}
+    return {"python": environment["python"], **environment["packages"]}  # our own code is in the name
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

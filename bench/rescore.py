@@ -13,9 +13,10 @@ from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 
 from bench import record as records
-from bench.config import UNHASHED, config_hash, resolve
-from bench.engine import Attempt, checkpoints_of, keep, make_accelerator, make_method, path_of, plain, report, score_task, settled
+from bench.config import resolve
+from bench.engine import Attempt, checkpoints_of, keep, make_accelerator, make_method, named, plain, report, score_task, settled
 from bench.evaluation import Scores
+from bench.identity import UNHASHED, config_hash, made_by
 from bench.resume.checkpoint import Stopped
 from bench.resume.states import kept_states, method_state
 from bench.tracking import Tracking
@@ -30,12 +31,14 @@ def rescore(path: Path, overrides: list[str], accelerator: Accelerator | None = 
     """-> the new record and its path. On every rank. Errors: InputError; Stopped where a signal asked for it."""
     before, started, clock = records.read(path), records.now(), time.perf_counter()
     config = changed(path, before, overrides)
+    if (before.get("code") or {}).get("digest") != made_by(config)["digest"]:
+        raise InputError(f"{path} was made by other code than this, so that its scores would be of neither: run it again")
     states = kept_states(path, before)
     accelerator = accelerator or make_accelerator(config)
     stream = TaskStream(load(config.stream), config.stream)
     if stream.sha256 != before["stream"]["sha256"]:
         raise InputError(f"the data are not those of {path} (their sha256 is another): name their folder with stream.root=DIR")
-    target = path_of(config, stream)
+    this, target = named(config, accelerator, stream)
     if target.exists():
         raise InputError(f"{target} is scored so already: remove it to score it again")
     environment = records.environment(accelerator)
@@ -47,7 +50,7 @@ def rescore(path: Path, overrides: list[str], accelerator: Accelerator | None = 
             raise InputError(f"the weights of {', '.join(sorted(others))} are not those of {path}: score it where they are")
         if checkpoints.restore(method) != (0, False):
             raise InputError(f"a run of these options is unfinished in {checkpoints.folder}: let it end, or remove that folder")
-        tracking = Tracking(accelerator, plain(config), stream.key, method.id(), config_hash(config))
+        tracking = Tracking(accelerator, plain(config), this, checkpoints.folder)
         attempt, set_up = Attempt(config, accelerator, stream, method, target, checkpoints, scores, tracking), time.perf_counter() - clock
         for number, state in enumerate(states):
             method.load_state_dict(method_state(state))

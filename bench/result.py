@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from omegaconf import DictConfig
 
 from bench import record as records
-from bench.config import config_hash
+from bench.identity import config_hash, contents, made_by
 from bench.metrics import summarise
 from data.stream import TaskStream
 from methods.base import Method, Stored
@@ -42,6 +42,8 @@ def result(config: DictConfig, stream: TaskStream, method: Method, plain: dict[s
         "seed": config.seed,
         "config": plain,
         "config_hash": config_hash(config),
+        "contents": contents(config),
+        "code": made_by(config),
         "counts": counts,
         "metrics": summarise(counts),
         "memory": _memory(method.stored(), [one["bytes"] for one in tasks]),

@@ -1,6 +1,9 @@
 """wandb or TensorBoard, through accelerate's trackers. A tracker that fails is dropped with a warning; the record never depends on it."""
 
+import hashlib
+import json
 import re
+import uuid
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -9,7 +12,10 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from bench.identity import Identity
 from bench.metrics import rates
+from bench.resume.saving import saving
+from data.caching.cache import atomic
 from data.errors import InputError, one_of
 
 TRACKERS = ("none", "wandb", "tensorboard")
@@ -26,19 +32,24 @@ def check_tracker(name: str) -> None:
 class Tracking:
     """What one run tells the trackers of its accelerator.
 
-    config: resolved. The seeds of a method on a stream form one group of wandb.
+    config: resolved. The seeds of a method on a stream form one group of wandb. folder: of the unfinished run, which remembers how the
+    trackers know it; step: how often had been logged where it goes on. A run does the same again from there, so what wandb has of it
+    already is left out, and TensorBoard's is replaced.
     """
 
-    def __init__(self, accelerator: Accelerator, config: dict[str, Any], stream_key: str, method_id: str, config_hash: str):
-        self.accelerator, self.step = accelerator, 0
-        group = f"{stream_key}/{method_id}"
+    def __init__(self, accelerator: Accelerator, config: dict[str, Any], run: Identity, folder: Path, step: int = 0):
+        self.accelerator, self.step = accelerator, step
+        group = f"{run.stream}/{run.method}"
         flat = {key: value if isinstance(value, (int, float, bool)) else str(value) for key, value in _flatten(config).items()}
-        name = f"{config_hash}-s{config['seed']}"
+        name = run.stem
+        known, anew = _known(folder / "tracked.json", run) if config["tracker"] != "none" and accelerator.is_main_process else ("", True)
         # TensorBoard tells runs apart by folder, wandb by project and name.
         project = config["project"] if config["tracker"] == "wandb" else f"tensorboard/{group}/{name}"
         wandb = {"group": group, "job_type": "run", "name": f"{group}/{name}", "settings": {"finish_timeout": PATIENCE}}
-        flat |= {"config_hash": config_hash, "stream_key": stream_key}
-        self._try(lambda: accelerator.init_trackers(project, config=flat, init_kwargs={"wandb": wandb}))
+        wandb |= {"id": known, "resume": "allow"}
+        tensorboard = {} if anew else {"purge_step": step + 1}
+        flat |= {"config_hash": run.config_hash, "stream_key": run.stream, "code": run.code[:8]}
+        self._try(lambda: accelerator.init_trackers(project, config=flat, init_kwargs={"wandb": wandb, "tensorboard": tensorboard}))
 
     def log(self, values: dict[str, float]) -> None:
         self.step += 1
@@ -89,6 +100,17 @@ class Tracking:
         except Exception as error:  # noqa: BLE001 - trackers raise anything; none of it may cost a run
             self.accelerator.log_with, self.accelerator.trackers = [], []
             warnings.warn(f"the tracker failed ({error.__class__.__name__}: {error}); the run goes on without it", stacklevel=2)
+
+
+def _known(file: Path, run: Identity) -> tuple[str, bool]:
+    """-> the id under which trackers know an unfinished run, and whether it is new: kept until the record is written"""
+    try:
+        return str(json.loads(file.read_text())["id"]), False
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        known = f"{hashlib.sha256(repr(run).encode()).hexdigest()[:12]}-{uuid.uuid4().hex[:6]}"
+        with saving(file.parent), atomic(file) as work:
+            work.write_text(json.dumps({"id": known}))
+        return known, True
 
 
 def _wandb_summary(tracker: Any, summary: dict[str, Any], picture: Any, record: dict[str, Any], path: Path, step: int) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from data.options import SET, at_least, between, option
+
 
 @dataclass
 class StreamConfig:
@@ -11,27 +13,31 @@ class StreamConfig:
     download: bool = False  # fetch the data into the folder where they are missing
     checksum: bool = True  # compare an archive that is fetched with its published checksum
     scenario: str = "class"  # class | domain: what is new in a task, classes or domains
-    base: int = 0  # classes (or domains) in the first task; 0 = as many as `increment`
-    increment: Any = 2  # classes (or domains) in each later task; a list for unequal tasks
-    tasks: int | None = None  # learn only the first so many tasks; null = all; marks the run as limited
+    base: int = at_least(0, 0)  # classes (or domains) in the first task; 0 = as many as `increment`
+    increment: Any = at_least(1, 2)  # classes (or domains) in each later task; a list for unequal tasks
+    tasks: int | None = at_least(1, None)  # learn only the first so many tasks; null = all; marks the run as limited
     order: Any = "natural"  # of the classes (or domains): natural, an integer seed, icarl, or a list of ids
-    shots: int | None = None  # few-shot: training rows a class in every task but the first; null = all
-    shot_seed: int = 0  # of the draw of the few rows
-    shot_list: str | None = None  # file of the few rows, or folder of session_2.txt …: row numbers or file names, one a line
-    validation: float = 0.0  # share of the training rows carved out and scored in place of the test rows
-    test_list: str | None = None  # file that names the test images, one a line, in place of the source's own split
-    image_size: int | None = None  # pixels: shorter side resized to it, centre kept; null keeps images that are all of one size
+    shots: int | None = at_least(1, None)  # few-shot: training rows a class in every task but the first; null = all
+    shot_seed: int = at_least(0, 0, idle={"shots": (None,), "shot_list": SET})  # of the draw of the few rows
+    shot_list: str | None = option(  # file of the few rows, or folder of session_2.txt …: row numbers or file names, one a line
+        None, idle={"shots": (None,)}, file=True
+    )
+    validation: float = between(0, 1, 0.0, "[)")  # share of the training rows carved out and scored in place of the test rows
+    test_list: str | None = option(None, file=True)  # file that names the test images, one a line, in place of the source's own split
+    image_size: int | None = at_least(  # pixels: shorter side resized to it, centre kept; null keeps images that are all of one size
+        1, None
+    )
     corrupt: str = "stop"  # stop | skip: what to do about a file that is no readable image
-    cache_gib: float = 32.0  # decoded images up to this size are kept in a cache file; larger sets are decoded while training
-    workers: int | None = None  # processes or threads that decode; null = one for each core, at most 16
-    limit: int | None = None  # at most this many rows a class and split; marks the run as limited
+    cache_gib: float = at_least(0, 32.0)  # decoded images up to this size are kept in a cache file; larger sets are decoded while training
+    workers: int | None = at_least(0, None)  # processes or threads that decode; null = one for each core, at most 16
+    limit: int | None = at_least(1, None)  # at most this many rows a class and split; marks the run as limited
 
 
 @dataclass
 class ImageNetConfig(StreamConfig):
     increment: Any = 100
     image_size: int | None = 224
-    classes: str | None = None  # file of the classes to use, one WordNet id a line; null = the benchmark's own choice
+    classes: str | None = option(None, file=True)  # file of the classes to use, one WordNet id a line; null = the benchmark's own choice
 
 
 @dataclass
@@ -54,6 +60,9 @@ class HubConfig(StreamConfig):
 # What cannot change a number, or changes it by what it selects, which the stream's key and hash say: two runs that differ only here
 # are the same run if their streams are.
 UNHASHED = ("root", "download", "checksum", "cache_gib", "workers", "corrupt", "test_list", "shot_list", "classes")
+
+# What cuts a data set into tasks. All else is for the source, and an error where it is given and the source never reads it.
+CUTTING = ("source", "scenario", "base", "increment", "tasks", "order", "shots", "shot_seed", "shot_list", "validation", "limit")
 
 # Name -> the options' defaults: one for each source, and one for each named protocol over a source.
 STREAMS = {

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from data.config import StreamConfig
+from data.config import CUTTING, UNHASHED, StreamConfig
 from data.errors import InputError, one_of
 from data.images.content import canonical_order, contents, copies, sorted_digest
 from data.images.intake import Account
 from data.images.intake import unreadable as without
 from data.images.store import FileStore, PixelStore, decoded, decoded_bytes, unreadable
+from data.options import Asked, check_asked
 from data.sources import SOURCES
 from data.sources.published import PUBLISHED
 from data.split import stratified
@@ -71,13 +72,15 @@ def load(config: StreamConfig, decode: bool = True) -> Source:
     """
     one_of("stream source", config.source, SOURCES)
     module, function = SOURCES[config.source].split(":")
-    source = getattr(importlib.import_module(module), function)(config)
+    asked = Asked(config)
+    source = getattr(importlib.import_module(module), function)(asked)
     check(source)
     _check_options(source, config)
-    source = told_apart(canonical(_readable(source, config)))
+    source = told_apart(canonical(_readable(source, asked)))
     check(source)  # again: unreadable files may have been left out
     if config.image_size is not None:
-        source = _each_split(source, lambda split: _sized(split, config))
+        source = _each_split(source, lambda split: _sized(split, asked))
+    check_asked("stream.", asked, f"stream source {config.source}", (*CUTTING, *UNHASHED))
     if not decode:
         return source
     tell(source)
@@ -156,9 +159,11 @@ def _each_split(source: Source, change: Callable[[Split], Split]) -> Source:
 
 def _readable(source: Source, config: StreamConfig) -> Source:
     """-> the source with unreadable files left out where the user asked for it"""
+    if not isinstance(source.train.images, FileStore):
+        return source
     if config.corrupt not in ("stop", "skip"):
         raise InputError(f"unknown stream.corrupt '{config.corrupt}': use stop or skip")
-    if config.corrupt == "stop" or not isinstance(source.train.images, FileStore):
+    if config.corrupt == "stop":
         return source
 
     def kept(split: Split) -> Split:

@@ -1,6 +1,7 @@
 """The `cilbench` command. Each part imports only what it needs, so that listing is fast."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 if __name__ == "__main__" and not __package__:
@@ -16,9 +17,9 @@ USAGE = """usage: cilbench COMMAND ...
   ls methods|streams|vlms|experiments
   leaderboard [DIR]             tables and a page from the records in DIR (results/); --scratch, --bytes N, --rule R filter them
   report [DIR]                  a wandb Report from the records in DIR and the runs logged with tracker=wandb
-  compare A B                   do two sets of records differ beyond seed noise? exit code 1 if so
+  compare A [B]                 do two sets of records, or two versions of the code in one, differ beyond seed noise? exit code 1 if so
   show RECORD [--plots]         one run as a table; with --plots its curve and matrix as PNG beside it
-  validate PATH ...             is every record sound and unedited? exit code 1 if not
+  validate PATH ...             is every record sound and unedited, and of which version? exit code 1 if not
   cache [clear [KIND]]          what the cache holds; remove it, or one kind of it
 
 cilbench COMMAND --help says more."""
@@ -125,21 +126,25 @@ def _validate(arguments: list[str]) -> int:
 
     if not arguments:
         raise InputError("validate takes records or folders of records: cilbench validate results")
-    bad = count = 0
+    bad, schemas = 0, Counter()
     for place in map(Path, arguments):
         if not place.exists():
             raise InputError(f"{place} does not exist: name a record or a folder of records")
         for path in record.find(place):
-            count += 1
             try:
                 found = record.read(path)
+                schemas[found["schema"]] += 1
                 reason = None if found["limited"] else refusal(found)
             except InputError as error:
                 reason = str(error).removeprefix(f"{path} ")
+                schemas[None] += 1
             if reason:
                 bad += 1
                 print(f"{path}: {reason}")
-    print(f"{count - bad} of {count} records are sound")
+    print(f"{schemas.total() - bad} of {schemas.total()} records are sound")
+    for schema, what in record.READ.items():
+        if schemas[schema]:
+            print(f"{schemas[schema]} of schema {schema}: {what}")
     return int(bad > 0)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench import record as records
 from bench.board.board import COSTS, METRICS, Board
-from bench.config import UNHASHED
+from bench.identity import UNHASHED, code_mark, row
 from bench.metrics import summarise
 from data.errors import InputError
 from methods.config import REFERENCES
@@ -85,10 +85,7 @@ def _flat(path: str, record: dict[str, Any]) -> dict[str, Any]:
     stream = record["stream"]
     return {
         "path": path,
-        "stream": stream["key"],
-        "method": record["method"],
-        "config_hash": record["config_hash"],
-        "weights": json.dumps(record["weights"], sort_keys=True),
+        **row(record),
         "scoring": record.get("scoring", "not stated"),
         "precision": precision(record),
         "code": code(record),
@@ -146,6 +143,12 @@ def _notes(frame: pd.DataFrame) -> list[str]:
     for same in bare.groupby(bare).groups.values():
         if len(same) > 1:
             notes.append(f"{' and '.join(same)} are versions of one stream: their numbers cannot be compared, so each has its own table")
+    for (stream, method), rows in frame.groupby(["stream", "method"]):
+        if rows["code"].nunique() > 1:
+            notes.append(
+                f"{method} on {stream} was made by {rows['code'].nunique()} versions of the code or its libraries, which stand apart: "
+                "cilbench compare DIR tells whether they differ beyond seed noise"
+            )
     if frame["dirty"].any():
         notes.append(f"{int(frame['dirty'].sum())} of {len(frame)} records were made by code with changes that were not committed")
     return notes
@@ -184,7 +187,7 @@ def _labels(table: pd.DataFrame, raw: dict[str, dict[str, Any]]) -> list[str]:
 
 def _options(record: dict[str, Any]) -> dict[str, Any]:
     plain = {key: value for key, value in record["config"].items() if key not in UNHASHED}
-    acted = {"precision": precision(record), "code": code(record) or "not recorded", "weights": str(record["weights"])}
+    acted = {"precision": precision(record), "code": code_mark(record), "weights": str(record["weights"])}
     return {".".join(key): str(value) for key, value in _leaves(plain)} | acted
 
 

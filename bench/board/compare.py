@@ -1,4 +1,7 @@
-"""Do two sets of records differ beyond seed noise?  cilbench compare A B, each a folder of records or one record."""
+"""Do two sets of records differ beyond seed noise?  cilbench compare A B, each a folder of records or one record.
+
+cilbench compare DIR: the records of one folder that were made by several versions of the code, the older against the newest.
+"""
 
 import argparse
 import sys
@@ -14,6 +17,8 @@ from bench import record as records
 from bench.board.board import METRICS
 from bench.board.collect import refusal
 from bench.board.tables import plain
+from bench.code import difference
+from bench.identity import code_mark, of_record
 from data.errors import InputError
 
 COMPARED = METRICS[:6]  # those that every method has
@@ -22,7 +27,42 @@ LEAST = 3  # seeds on each side below which no interval is given
 
 
 def load(place: Path, limited: bool = False) -> pd.DataFrame:
-    """-> one row a record: stream, sha256, method, seed, metrics; `limited` ones only if asked for. Errors: InputError for any other."""
+    """-> one row a record: stream, sha256, method, seed, code, metrics; `limited` ones only if asked for.
+
+    Errors: InputError for any other, and where one method has records of several options, or of several versions of its code.
+    """
+    frame = _load(place, limited)
+    for (stream, method), group in frame.groupby(["stream", "method"]):
+        if group["options"].nunique() > 1:
+            raise InputError(f"{place} holds {method} on {stream} with several options: name a folder that holds one of them")
+        if group["code"].nunique() > 1:
+            raise InputError(
+                f"{place} holds {method} on {stream} by several versions of the code: cilbench compare {place} sets them apart"
+            )
+        if group["seed"].duplicated().any():
+            raise InputError(f"{place} holds {method} on {stream} twice with one seed: name a folder that holds each once")
+    return frame
+
+
+def versions(place: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """-> the records of each method and options that several versions of the code made: of the older versions, of the newest
+
+    Errors: InputError where there are none, or more than one older version.
+    """
+    older, newest = [], []
+    for (stream, method, _), group in _load(place, False).groupby(["stream", "method", "options"]):
+        last = group.groupby("code")["finished"].max().sort_values(kind="stable").index.tolist()
+        if len(last) > 2:
+            raise InputError(f"{place} holds {method} on {stream} by {len(last)} versions of the code: name two folders with one each")
+        if len(last) == 2:
+            older.append(group[group["code"] == last[0]])
+            newest.append(group[group["code"] == last[1]])
+    if not older:
+        raise InputError(f"no method in {place} was run by two versions of its code: name two folders to compare")
+    return pd.concat(older), pd.concat(newest)
+
+
+def _load(place: Path, limited: bool) -> pd.DataFrame:
     if not place.exists():
         raise InputError(f"{place} does not exist: name a record or a folder of records")
     rows = []
@@ -33,16 +73,16 @@ def load(place: Path, limited: bool = False) -> pd.DataFrame:
             raise InputError(f"{path} cannot be compared: {reason}")
         stream = record["stream"]
         row = {"stream": stream["key"], "sha256": stream["sha256"], "method": record["method"], "seed": record["seed"]}
-        rows.append(row | {"config_hash": record["config_hash"]} | {name: record["metrics"][name] for name in COMPARED})
+        row |= {
+            "options": of_record(record).config_hash,
+            "code": code_mark(record),
+            "made": record.get("code"),
+            "finished": record["finished"],
+        }
+        rows.append(row | {name: record["metrics"][name] for name in COMPARED})
     if not rows:
         raise InputError(f"{place} holds no record: run something with results={place}")
-    frame = pd.DataFrame(rows)
-    for (stream, method), group in frame.groupby(["stream", "method"]):
-        if group["config_hash"].nunique() > 1:
-            raise InputError(f"{place} holds {method} on {stream} with several options: name a folder that holds one of them")
-        if group["seed"].duplicated().any():
-            raise InputError(f"{place} holds {method} on {stream} twice with one seed: name a folder that holds each once")
-    return frame
+    return pd.DataFrame(rows)
 
 
 def interval(before: np.ndarray, after: np.ndarray, paired: bool, draws: int = DRAWS) -> tuple[float, float]:
@@ -82,6 +122,20 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def of_code(a: pd.DataFrame, b: pd.DataFrame) -> list[str]:
+    """-> a sentence for each stream and method in both that other versions of the code made, with what differs in them"""
+    said, right = [], dict(list(b.groupby(["stream", "method"])))
+    for key, before in a.groupby(["stream", "method"]):
+        if key in right and set(before["code"]) != set(right[key]["code"]):
+            names = difference(before["made"].iloc[0], right[key]["made"].iloc[0])
+            more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+            said.append(
+                f"{key[1]} on {key[0]}: A was made by {before['code'].iloc[0]}, B by {right[key]['code'].iloc[0]}; "
+                f"they differ in {', '.join(names[:6])}{more}"
+            )
+    return said
+
+
 def _verdict(first: np.ndarray, second: np.ndarray, paired: bool) -> dict[str, object]:
     difference = float(second.mean() - first.mean())
     if paired and np.array_equal(first, second):
@@ -97,10 +151,11 @@ def main(arguments: list[str] | None = None) -> int:
     """-> the exit code: 0 where nothing differs, 1 where something does, 2 for wrong input"""
     parser = argparse.ArgumentParser(prog="cilbench compare", description=__doc__, allow_abbrev=False)
     parser.add_argument("a", help="before: a record or a folder of records")
-    parser.add_argument("b", help="after: the same")
+    parser.add_argument("b", nargs="?", help="after: the same; without it, the versions of the code in the folder A")
     given = parser.parse_args(arguments)
     try:
-        found = compare(load(Path(given.a)), load(Path(given.b)))
+        sides = versions(Path(given.a)) if given.b is None else (load(Path(given.a)), load(Path(given.b)))
+        found = compare(*sides)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -120,7 +175,10 @@ def main(arguments: list[str] | None = None) -> int:
             row.verdict,
         )
         table.add_row(*(Text(plain(text)) for text in said))
-    Console(width=None if sys.stdout.isatty() else 180).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    console.print(table)
+    for line in of_code(*sides):
+        console.print(Text(plain(line)))
     return int((found["verdict"] == "DIFFERS").any())
 
 

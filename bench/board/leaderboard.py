@@ -12,7 +12,10 @@ from bench.board.board import Only
 from bench.board.collect import aggregate, collect
 from bench.board.page import write_page
 from bench.board.tables import show, write_tables
+from bench.board.writing import check_ours
 from data.errors import InputError
+
+FILES = ("README.md", "leaderboard.csv", "leaderboard.tex", "leaderboard.html")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         board = collect(folder)
         table = aggregate(board)
+        pictures = [f"{stream}.png" for stream in table["stream"].unique()] if given.plots else []
+        check_ours(folder / name for name in (*FILES, *pictures))
         show(board, table, only, given.paper, given.more)
         written = write_tables(board, table, folder, only, given.paper, given.more)
         written.append(write_page(board, table, folder, given.paper, only))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.board.writing import PNG, check_ours
 from bench.metrics import rates
 
 
@@ -14,7 +15,8 @@ def write_plots(record: dict[str, Any], path: Path) -> list[Path]:
     written = []
     for name, figure in (("curve", curve(record)), ("matrix", matrix(record))):
         written.append(path.with_name(f"{path.stem}-{name}.png"))
-        figure.savefig(written[-1], dpi=150, metadata={"Software": None})
+        check_ours(written[-1:])
+        figure.savefig(written[-1], dpi=150, metadata=PNG)
     return written
 
 
@@ -24,7 +26,7 @@ def write_comparisons(table: pd.DataFrame, raw: dict[str, dict[str, Any]], folde
     for stream, rows in table.groupby("stream"):
         curves = {row["label"]: [raw[path] for path in row["paths"]] for _, row in rows.iterrows()}
         written.append(folder / f"{stream}.png")
-        comparison(str(stream), curves).savefig(written[-1], dpi=150, metadata={"Software": None})
+        comparison(str(stream), curves).savefig(written[-1], dpi=150, metadata=PNG)
     return written
 
 

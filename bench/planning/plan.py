@@ -13,11 +13,11 @@ import torch
 from accelerate import Accelerator
 from omegaconf import DictConfig
 
-from bench.config import config_hash
+from bench import outside
+from bench.identity import identity
 from bench.launching import make_accelerator
 from bench.planning.estimate import describe, device_bytes, device_memory, layout, module_bytes, steps, too_large
 from bench.planning.features import encoder_bytes, feature_lines, feeding_line
-from bench.record import record_path
 from data.bars import show
 from data.caching.cache import cache_dir
 from data.errors import InputError
@@ -43,6 +43,7 @@ def show_plan(config: DictConfig) -> int:
 
 def _show_plan(config: DictConfig) -> int:
     show(config.progress)
+    outside.check()
     source = load(config.stream, decode=False)
     stream = TaskStream(source, config.stream)
     print(f"stream   {stream.key}")
@@ -57,7 +58,7 @@ def _show_plan(config: DictConfig) -> int:
     for line in remarks(source):
         print(f"warning  {line}")
     learner = method_class(config.method.name)
-    path = record_path(config.results, stream.key, learner.variant(config.method), config_hash(config), config.seed)
+    path = identity(config, stream, learner.variant(config.method)).path(config.results)
     print(f"record   {path}{' (exists)' if path.exists() else ''}")
     lacking: list[str] = []
     try:

@@ -32,7 +32,7 @@ from methods.base import Method
 from methods.learning.sharding import is_sharded
 from methods.learning.states import fit_state, load_fit_state, load_trained, trained_state
 
-SCHEMA = 2  # raised when what a method saves gets another form
+SCHEMA = 3  # raised when what a method saves gets another form
 KEPT = 2  # checkpoints
 
 
@@ -59,6 +59,7 @@ class Checkpoints:
         self.asked: str | None = None  # the signal that asked the run to stop
         self.asked_at = 0.0
         self.training = False
+        self.logged, self.logs = 0, lambda: 0  # how often trackers had been told something when it was saved, and how often by now
 
     @contextlib.contextmanager
     def opened(self, anew: bool = False) -> Iterator["Checkpoints"]:
@@ -101,7 +102,7 @@ class Checkpoints:
             method.load_state_dict(state["method"])
             if state["scaler"] is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.resumed = manifest["resumed"] + 1
+        self.resumed, self.logged = manifest["resumed"] + 1, manifest["logged"]
         self.changed = sorted({*manifest["changed"], *differences(manifest["environment"], self.environment)})
         self.task = manifest["task"] + manifest["learnt"]
         if manifest["learnt"]:
@@ -268,6 +269,7 @@ class Checkpoints:
             "phase": phase,
             "step": step,
             "train_s": self._seconds(),
+            "logged": self.logs(),
             "resumed": self.resumed,
             "changed": self.changed,
             "environment": self.environment,

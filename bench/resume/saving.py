@@ -29,6 +29,7 @@ MANIFEST = {  # what a manifest must hold, beside schema and run
     "step": int,
     "train_s": float,
     "resumed": int,
+    "logged": int,
     "changed": list,
     "environment": dict,
     "files": dict,
@@ -74,7 +75,9 @@ def well_formed(manifest: dict[str, Any]) -> bool:
     if any(type(manifest[name]) is not kind for name, kind in MANIFEST.items()):
         return False
     task, phase, files = manifest["task"], manifest["phase"], manifest["files"]
-    if min(task, phase, manifest["step"], manifest["resumed"]) < 0 or not all(isinstance(name, str) for name in manifest["changed"]):
+    if min(task, phase, manifest["step"], manifest["resumed"], manifest["logged"]) < 0 or not all(
+        isinstance(name, str) for name in manifest["changed"]
+    ):
         return False
     if (task or manifest["learnt"]) and "state.pt" not in files:
         return False

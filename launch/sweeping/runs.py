@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench import outside
 from bench import record as records
-from bench.config import config_hash, resolve
+from bench.config import resolve
+from bench.identity import Identity, config_hash, identity, made_by, of_record
 from data.errors import InputError
 from launch.sweeping.grid import Asked, Point, points
 
@@ -47,29 +49,37 @@ class Run:
         return self.folder / "sweep" / f"{self.method}-{self.stream}-{self.name.removesuffix('.json')}.log"
 
 
-def identity(config: DictConfig) -> str:
-    """-> what tells one configuration from another, but for the seed: as in the names of records"""
-    return config_hash(config)
+def full_identity(config: DictConfig) -> Identity:
+    """-> what run a configuration is, for which its data are opened. Errors: InputError where they are not there"""
+    from data.source import load  # late: most sweeps do without
+    from data.stream import TaskStream
+    from methods.base import method_class
+
+    stream = TaskStream(load(config.stream), config.stream)
+    return identity(config, stream, method_class(config.method.name).variant(config.method))
 
 
 def plan(asked: Asked) -> list[Run]:
     """-> every run, in order, none twice. Errors: InputError for any wrong option, before anything runs."""
+    outside.check()
     runs: dict[tuple[Path, str], Run] = {}
     known: dict[Path, list[dict[str, Any]]] = {}
     for point in (point for block in asked.blocks for point in points(block)):
-        config = resolve(point.overrides)
+        with outside.launched(point.launch):
+            config = resolve(point.overrides)
         folder = Path(config.results)
         if folder not in known:
             known[folder] = [found for path in folder.glob("*/*/*.json") if (found := _read(path))]
-        mine, plain = identity(config), OmegaConf.to_container(config, resolve=True)
-        exact = [one for one in known[folder] if one["config_hash"] == mine]
+        mine, code, plain = config_hash(config), made_by(config)["digest"], OmegaConf.to_container(config, resolve=True)
+        exact = [one for one in known[folder] if of_record(one)[3:5] == (mine, code)]
         like = [one for one in known[folder] if all(one["config"].get(part) == plain[part] for part in ("method", "stream"))]
         same = [one for one in known[folder] if one["config"]["method"].get("name") == config.method.name and _alike(one, plain)]
         earlier = exact or like or same
-        done = any(one["seed"] == config.seed and one["complete"] for one in exact)
+        near = [one for one in exact if one["seed"] == config.seed and one["complete"]]
+        done = bool(near) and full_identity(config) in map(of_record, near)  # the data, which take a while, only where it depends on them
         seconds = statistics.median([one["time"]["total_s"] for one in earlier]) if earlier else None
         memory = max((one["peak_memory_bytes"] for one in exact or like), default=None)
-        run = Run(point, config.method.name, config.stream.source, folder, f"{mine}-s{config.seed}.json", done, seconds, memory)
+        run = Run(point, config.method.name, config.stream.source, folder, f"{mine}-{code[:8]}-s{config.seed}.json", done, seconds, memory)
         runs.setdefault((folder, f"{config.stream.source} {run.name}"), run)
     return list(runs.values())
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from data.errors import InputError
 from methods.gmm.prompt import Prompt
 from methods.learning.sharding import anywhere, no_gradient, of_whole
 
@@ -94,6 +95,11 @@ class VLM(nn.Module):
         inputs = torch.cat([self._embed_prompt(features), self.decoder.get_input_embeddings()(opening).expand(len(features), -1, -1)], 1)
         cache = self._cache(len(features))
         hidden = self.decoder.base_model(inputs_embeds=inputs, past_key_values=cache, use_cache=True).last_hidden_state
+        if not bool(hidden.isfinite().all()):
+            raise InputError(
+                "the decoder computes values that are no numbers from these images, though its weights were finite when they were read: "
+                "lower method.lr or set method.clip; where nothing was trained, set method.dtype=float32 and precision=no"
+            )
         last_hidden = hidden[:, -len(opening) - 1 :].flatten(0, 1)  # one matrix product, several times as fast as one for each row
         chosen = self.decoder.get_output_embeddings()(last_hidden).argmax(-1).unflatten(0, (len(hidden), -1))  # [B, O + 1]
         agreed = (chosen[:, :-1] == opening).cumprod(1).sum(1)  # [B], opening tokens kept

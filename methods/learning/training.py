@@ -129,6 +129,7 @@ def _optimise(
     )
     called = compiled(prepared, options.compile)
     total, seen = torch.zeros((), device=accelerator.device), 0
+    opening: Tensor | None = None  # the loss of the first batch, before anything was learnt here
     count, since = 0, time.perf_counter()  # rows of all ranks since the last report
     for batch, micro in zip(loader, batches.micro(), strict=True):
         if micro.first:
@@ -142,20 +143,33 @@ def _optimise(
             value = loss(called, batch)
             accelerator.backward(value * micro.weight)  # DeepSpeed clips and steps in here
         total += value.detach() * micro.weight
+        opening = value.detach() if opening is None else opening
         if not micro.last:
             continue
         if options.clip is not None:
             accelerator.clip_grad_norm_(prepared.parameters(), options.clip)
-        optimizer.step()
+        try:
+            optimizer.step()
+        except RuntimeError as error:
+            if "without overflow" not in str(error):
+                raise
+            raise InputError(
+                f"a step at learning rate {rate:g} is no number that a weight can hold: lower method.lr or set method.clip"
+            ) from None
         optimizer.zero_grad(set_to_none=True)
         seen += 1
         count += micro.count
         bar.update()
         if seen == REPORT_EVERY or micro.step + 1 == steps:
             wanted = torch.tensor(float(run.checkpoints.wanted() if run.checkpoints else False), device=accelerator.device)
-            mean, wanted = accelerator.reduce(torch.stack([total / seen, wanted]), "mean").tolist()
+            mean, wanted, first = accelerator.reduce(torch.stack([total / seen, wanted, opening.float()]), "mean").tolist()
             if not math.isfinite(mean):
                 bar.close()
+                if not math.isfinite(first):
+                    raise InputError(
+                        f"the loss is {first} in task {run.task + 1} before a step was taken, which is no matter of the learning rate: "
+                        f"compute in another precision than {accelerator.mixed_precision}, or look at the task's images"
+                    )
                 raise InputError(
                     f"the loss became {mean} in task {run.task + 1} by step {micro.step + 1} at learning rate {rate:g}: "
                     "lower method.lr or set method.clip"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from data.options import above, at_least, option
 from methods.options.training import Backboned, Remembering
 
 
@@ -26,9 +27,11 @@ class ICaRL(Remembering, Backboned):
     lr: float = 0.1  # of a loss that is a mean over rows and outputs, which is why it is above cross-entropy's
     weight_decay: float = 1e-5
     selection: str = "herding"
-    outputs: int | None = None  # the loss is summed over outputs and divided by this number; null = by theirs, which grows
+    outputs: int | None = at_least(  # the loss is summed over outputs and divided by this number; null = by theirs, which grows
+        1, None, idle={"loss": ("ce_kd",)}
+    )
     loss: str = "bce"  # bce (the paper) | ce_kd (cross-entropy and softmax distillation: the common variant, under its own id)
-    temperature: float = 2.0  # of ce_kd's distillation
+    temperature: float = above(0, 2.0, idle={"loss": ("bce",)})  # of ce_kd's distillation
     mirror: bool = False  # class means over exemplars and their mirror images, as iCaRL's release; the paper takes exemplars alone
 
 
@@ -37,15 +40,17 @@ class LwF(Backboned):
     name: str = "lwf"
     lr: float = 0.05  # see iCaRL's
     weight_decay: float = 1e-5
-    beta: float = 1.0  # weight of the distillation on old outputs
-    outputs: int | None = None  # the loss is summed over outputs and divided by this number; null = by theirs, which grows
+    beta: float = at_least(0, 1.0)  # weight of the distillation on old outputs
+    outputs: int | None = at_least(1, None)  # the loss is summed over outputs and divided by this number; null = by theirs, which grows
 
 
 @dataclass
 class LwM(LwF):
     name: str = "lwm"
-    gamma: float = 0.01  # weight of the attention distillation; 0 makes LwF of it
-    top_class: str = "student"  # whose highest old score chooses the class whose attention is compared: student | teacher
+    gamma: float = at_least(0, 0.01)  # weight of the attention distillation; 0 makes LwF of it
+    top_class: str = option(  # whose highest old score chooses the class whose attention is compared: student | teacher
+        "student", idle={"gamma": (0,)}
+    )
 
 
 @dataclass
@@ -53,7 +58,7 @@ class WA(Remembering, Backboned):
     name: str = "wa"
     backbone: str = "resnet32_relu"  # as above; the rule that a weight's length tells its logit supposes features that are never negative
     selection: str = "herding"
-    temperature: float = 2.0  # of the distillation
+    temperature: float = above(0, 2.0)  # of the distillation
 
 
 @dataclass
@@ -61,7 +66,7 @@ class DERYan(Remembering, Backboned):
     name: str = "der_yan"
     backbone: str = "resnet18_small"  # as above, one a task
     selection: str = "herding"
-    aux: float = 1.0  # weight of the auxiliary head's loss
-    balanced_epochs: int = 30  # of the new head on the exemplars alone, after each task but the first
-    balanced_lr: float = 0.1  # its peak learning rate
-    temperature: float = 5.0  # its logits are divided by this
+    aux: float = at_least(0, 1.0)  # weight of the auxiliary head's loss
+    balanced_epochs: int = at_least(0, 30)  # of the new head on the exemplars alone, after each task but the first
+    balanced_lr: float = at_least(0, 0.1)  # its peak learning rate
+    temperature: float = above(0, 5.0)  # its logits are divided by this

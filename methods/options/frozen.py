@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 
+from data.options import above, at_least, between
+
 
 @dataclass
 class Encoded:
     """What every method on a frozen encoder has."""
 
     encoder: str = "packaged"  # frozen encoder: packaged, timm:NAME, open_clip:NAME or hf:NAME
-    encoder_size: int | None = None  # pixels that it gets; null = as published (224 of the packaged one; on digits 96)
+    encoder_size: int | None = at_least(1, None)  # pixels that it gets; null = as published (224 of the packaged one; on digits 96)
     input_range: str = "published"  # numbers that it gets: published (its own mean and std) | unit (0..1, as some papers fed ViTs)
-    batch_size: int = 64  # rows a forward pass
+    batch_size: int = at_least(1, 64)  # rows a forward pass
 
 
 @dataclass
@@ -28,14 +30,14 @@ class SimpleCIL(NCM):
 @dataclass
 class SLDA(Encoded):
     name: str = "slda"
-    shrinkage: float = 1e-4  # share of the identity in the covariance
+    shrinkage: float = between(0, 1, 1e-4)  # share of the identity in the covariance
 
 
 @dataclass
 class RanPAC(Encoded):
     name: str = "ranpac"
-    projection: int = 10_000  # random features behind the encoder; 0 = the encoder's own ("No RP" in the paper)
-    ridge: float | None = None  # lambda of the regression; null = chosen anew on a fifth of each task's rows
+    projection: int = at_least(0, 10_000)  # random features behind the encoder; 0 = the encoder's own ("No RP" in the paper)
+    ridge: float | None = above(0, None)  # lambda of the regression; null = chosen anew on a fifth of each task's rows
 
 
 @dataclass

@@ -1,28 +1,32 @@
 """What training needs to know, and what a method with exemplars adds. Importable without torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from data.options import SET, above, at_least, between, option
 
 
 @dataclass
 class Training:
     """What `fit` needs to know. Batch size and learning rate are global: they do not depend on the number of processes."""
 
-    epochs: int = 10  # passes over the data of a task; 0 trains nothing
-    batch_size: int = 64  # rows an optimizer step, over all processes
-    accumulate: int = 1  # micro-batches a step is computed in: saves memory; only batch statistics become each one's own
+    epochs: int = at_least(0, 10)  # passes over the data of a task; 0 trains nothing
+    batch_size: int = at_least(1, 64)  # rows an optimizer step, over all processes
+    accumulate: int = at_least(1, 1)  # micro-batches a step is computed in: saves memory; only batch statistics become each one's own
     optimizer: str = "sgd"  # sgd | adamw
-    lr: float = 0.1  # peak learning rate
-    momentum: float = 0.9  # of sgd
-    nesterov: bool = False  # of sgd
-    weight_decay: float = 1e-4  # of the optimizer: L2 in sgd, decoupled in adamw
-    decay: str = "all"  # which parameters decay: all | matrices (those of two or more dimensions)
+    lr: float = at_least(0, 0.1)  # peak learning rate
+    momentum: float = between(0, 1, 0.9, "[)", idle={"optimizer": ("adamw",)})  # of sgd
+    nesterov: bool = option(False, idle={"optimizer": ("adamw",), "momentum": (0,)})  # of sgd
+    weight_decay: float = at_least(0, 1e-4)  # of the optimizer: L2 in sgd, decoupled in adamw
+    decay: str = option("all", idle={"weight_decay": (0,)})  # which parameters decay: all | matrices (those of two or more dimensions)
     schedule: str = "cosine"  # constant | cosine (to min_lr) | quarter (of a cosine, by epochs) | multistep
-    min_lr: float = 0.0  # where cosine ends
-    milestones: list[int] = field(default_factory=list)  # epochs at which multistep multiplies by factor
-    factor: float = 0.2  # of multistep
-    warmup: int = 0  # optimizer steps of linear warm-up, counted over the task
-    warmup_lr: float = 0.0  # where the warm-up starts
-    clip: float | None = None  # largest gradient norm; null = no clipping
+    min_lr: float = at_least(0, 0.0, idle={"schedule": ("constant", "quarter", "multistep")})  # where cosine ends
+    milestones: list[int] = at_least(  # epochs at which multistep multiplies by factor
+        1, list, idle={"schedule": ("constant", "cosine", "quarter")}
+    )
+    factor: float = above(0, 0.2, idle={"schedule": ("constant", "cosine", "quarter")})  # of multistep
+    warmup: int = at_least(0, 0)  # optimizer steps of linear warm-up, counted over the task
+    warmup_lr: float = at_least(0, 0.0, idle={"warmup": (0,)})  # where the warm-up starts
+    clip: float | None = above(0, None)  # largest gradient norm; null = no clipping
     compile: str | None = None  # backend of torch.compile, inductor say; null = off
 
 
@@ -38,9 +42,11 @@ class Backboned(Training):
     frozen: bool = False  # keep the backbone's weights as they are and train the head alone
     input_range: str = "published"  # what published weights get: published (their own mean and std) | unit (0..1, as some papers fed ViTs)
     head: str = "linear"  # linear | cosine (cosines between feature and class weight, times a learnt scale)
-    image_size: int | None = 32  # images are resized to this many pixels; null keeps theirs
+    image_size: int | None = at_least(1, 32)  # images are resized to this many pixels; null keeps theirs
     flip: bool = True  # mirror half of the training images, where the stream says that a mirror image keeps its class
-    crop: float | None = None  # train on random resized crops that show at least this share of an image; null = images moved by 4 pixels
+    crop: float | None = between(  # train on random resized crops of at least this share of an image; null = images moved by 4 pixels
+        0, 1, None, "(]"
+    )
     channels_last: bool = True  # keep images channel by channel in memory's last dimension: faster convolutions, same result
 
 
@@ -48,9 +54,15 @@ class Backboned(Training):
 class Remembering:
     """What a method with exemplars adds."""
 
-    memory: int = 100  # exemplars kept over all classes, shared equally; for per_class=null and memory_bytes=null
-    memory_bytes: int | None = None  # as many exemplars as fit into so many bytes, in place of `memory`
-    per_class: int | None = None  # exemplars kept of each class, in place of a total
-    rounding: str = "floor"  # of memory / classes seen: floor (never exceeds memory) | ceil (as iCaRL's release, may exceed it)
+    memory: int = at_least(  # exemplars kept over all classes, shared equally; for per_class=null and memory_bytes=null
+        0, 100, idle={"per_class": SET, "memory_bytes": SET}
+    )
+    memory_bytes: int | None = at_least(  # as many exemplars as fit into so many bytes, in place of `memory`
+        1, None, idle={"per_class": SET}
+    )
+    per_class: int | None = at_least(1, None)  # exemplars kept of each class, in place of a total
+    rounding: str = option(  # of memory / classes seen: floor (never exceeds memory) | ceil (as iCaRL's release, may exceed it)
+        "floor", idle={"per_class": SET}
+    )
     selection: str = "random"  # which exemplars to keep: herding | random
     own_copy: bool = False  # keep the exemplars' images in memory and checkpoints, in place of their row numbers in the data

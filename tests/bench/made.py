@@ -33,6 +33,8 @@ def make_record(
         "seed": seed,
         "config": {"method": {"name": method, "lr": 0.1}, "stream": {"source": "made"}, "seed": seed},
         "config_hash": "0123456789ab",
+        "contents": {},
+        "code": {"digest": "c0de" * 16, "files": {}, "versions": {}},
         "counts": counts,
         "memory": {"items": 100, "bytes": 6400, "budget": 100, "by_kind": {"exemplars": {"items": 100, "bytes": 6400}}, "per_task": []},
         "parameters": {"total": 1000, "trainable": 500},
@@ -52,8 +54,6 @@ def make_record(
 
 def write_record(folder: Path, **changes: Any) -> Path:
     record = make_record(**changes)
-    path = records.record_path(
-        str(folder), record["stream"]["key"], "made", f"{record['config_hash']}-{len(list(folder.rglob('*.json')))}", 0
-    )
+    path = folder / record["stream"]["key"] / "made" / f"{record['config_hash']}-{len(list(folder.rglob('*.json')))}-s0.json"
     records.write(record, path)
     return path

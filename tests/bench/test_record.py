@@ -14,6 +14,7 @@ def make() -> dict:
     empty = {int: 0, str: "", dict: {}, bool: False}
     record = {key: empty[kind] for key, (kind, _) in records.FIELDS.items()}
     record["schema"] = records.SCHEMA
+    record["code"] = {"digest": "0" * 64, "files": {}, "versions": {}}
     record["counts"] = {"correct": [[3], [2, 4]], "total": [5, 5], "task_il_correct": [[4], [4, 5]], "invalid": None}
     return record
 

@@ -15,12 +15,14 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from bench import record as records
 from bench.config import resolve
+from bench.identity import made_by, of_record
 from data.errors import InputError
 from launch import sweep
 from launch.sweeping import grid, local, runs, slurm
 from launch.sweeping.outcome import spread
-from tests.bench.made import write_record
+from tests.bench.made import make_record
 
 ROOT = Path(__file__).resolve().parents[2]
 QUIET = Console(quiet=True)
@@ -34,12 +36,40 @@ def chosen(*arguments: str) -> list[list[str]]:
     return [point.overrides for block in grid.read(list(arguments)).blocks for point in grid.points(block)]
 
 
-def test_the_grid_is_planned_with_estimates_and_without_what_is_done(tmp_path):
+def written(folder: Path, **changes) -> Path:
+    """-> a record of method=ncm stream=digits seed=1 under `folder`, but for the changes"""
     config = resolve(["method=ncm", "stream=digits", "seed=1"])
-    plain = OmegaConf.to_container(config)
-    write_record(tmp_path / "s" / "ncm", method="ncm", seed=1, config=plain, config_hash=runs.identity(config))
-    (path,) = tmp_path.rglob("*.json")
-    path.rename(tmp_path / "s" / "ncm" / f"{runs.identity(config)}-s1.json")
+    this = runs.full_identity(config)
+    record = make_record("ncm", 1, this.stream, config=OmegaConf.to_container(config), config_hash=this.config_hash, code=made_by(config))
+    record["stream"]["sha256"] = this.sha256
+    record |= changes
+    path = of_record(record).path(str(folder))
+    records.write(record, path)
+    return path
+
+
+def test_a_record_of_other_code_data_or_precision_is_not_this_one(tmp_path, monkeypatch):
+    """Each differs in one thing from the run that is planned."""
+    this = ("methods=[ncm]", "streams=[digits]", "seeds=[1]", f"results={tmp_path}")
+    written(tmp_path, code={"digest": "0" * 64, "files": {}, "versions": {}})
+    assert not planned(*this)[0].done
+    path = written(tmp_path)
+    assert planned(*this)[0].done
+    written(tmp_path, stream={**records.read(path)["stream"], "sha256": "1" * 64})
+    assert not planned(*this)[0].done
+    written(tmp_path)
+    zero = tmp_path / "half.yaml"
+    zero.write_text("mixed_precision: bf16\n")
+    assert not planned(*this, f"launch={zero}", "processes=2")[0].done
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert not planned(*this)[0].done
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "8")
+    with pytest.raises(InputError, match="use method.accumulate"):
+        planned(*this)
+
+
+def test_the_grid_is_planned_with_estimates_and_without_what_is_done(tmp_path):
+    written(tmp_path)
     found = planned("methods=[ncm,finetune]", "streams=[digits]", "seeds=[0,1]", f"results={tmp_path}")
     states = [("ncm", 0, False), ("ncm", 1, True), ("finetune", 0, False), ("finetune", 1, False)]
     assert [(run.method, run.seed, run.done) for run in found] == states

@@ -41,7 +41,7 @@ def two_processes(tmp_path_factory) -> Path:
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "launch" / "cpu2.yaml")]
     script = [str(ROOT / "tests" / "promises" / "run_every_method.py"), str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(launch + script, capture_output=True, text=True, check=False, cwd=folder, timeout=800, env=environment)
+    done = subprocess.run(launch + script, capture_output=True, text=True, check=False, cwd=folder, timeout=3000, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 

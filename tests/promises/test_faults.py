@@ -70,7 +70,9 @@ def in_namespace(script: str, folder: Path) -> subprocess.CompletedProcess:
     if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", folder], check=False).returncode:
         pytest.skip("no file system can be mounted here")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "DIR": str(folder)}
-    return subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=False, env=environment, timeout=300)
+    return subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=False, env=environment, timeout=1200
+    )
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ def launched(launch: list[str], report: Path, **environment: str) -> list[dict]:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", *launch]
     command += [str(ROOT / "tests" / "sharding" / "families.py"), str(report)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=400, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=1200, env=environment)
     assert done.returncode == 0, "\n".join(line for line in done.stderr.splitlines() if line.startswith("[rank0]"))[-3000:]
     return json.loads(report.read_text())
 

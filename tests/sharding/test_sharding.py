@@ -49,7 +49,7 @@ def run(decoder, tmp_path_factory):
         command = [sys.executable, "-m", "accelerate.commands.launch", *launch, str(ROOT / "tests" / "sharding" / "one_run.py")]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "DECODER": str(decoder), "OMP_NUM_THREADS": "1"}
         options = [str(report), str(die_after), *OPTIONS, f"results={results}"]
-        done = subprocess.run(command + options, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300, env=environment)
+        done = subprocess.run(command + options, capture_output=True, text=True, check=False, cwd=ROOT, timeout=1200, env=environment)
         said = [line for line in done.stderr.splitlines() if line.startswith("[rank0]")] or done.stderr.splitlines()
         return done.returncode, json.loads(report.read_text()) if report.exists() else {}, "\n".join(said)[-3000:]
 

@@ -126,6 +126,7 @@ def test_a_record_that_does_not_state_its_scoring_rule_stands_apart(made, tmp_pa
     made()
     older = make_record(seed=1)
     del older["scoring"]
+    older["schema"] = 1
     records.write(older, tmp_path / "older.json")
     assert sorted(aggregate(collect(tmp_path))["scoring"]) == ["argmax", "not stated"]
 

@@ -1,0 +1,136 @@
+"""What makes a number the number it is. The record, its path, the sweep, the leaderboard and resuming all ask here, and nowhere else.
+
+Two runs are the same run where they agree in the stream (key, and sha256 of its content), the method's id, the options as they acted,
+the code that computes (bench/code.py), the pretrained weights and the seed. Everything else may differ: places, trackers, processes.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from bench.code import code, mark
+from data.config import UNHASHED as STREAM_UNHASHED
+from data.errors import InputError
+from data.options import files
+from methods.config import LATER
+
+# Options that change no number, and the seed.
+UNHASHED = ("features", "results", "resume", "checkpoint", "timeout_minutes", "dry_run", "tracker", "project", "pictures", "progress")
+UNHASHED += ("keep_states", "seed")
+
+
+class Identity(NamedTuple):
+    """Of a run before it is made: all but the pretrained weights, which are known once the models are loaded."""
+
+    stream: str  # its key
+    sha256: str  # of its content
+    method: str  # id, with variant
+    config_hash: str
+    code: str  # digest
+    seed: int
+
+    @property
+    def stem(self) -> str:
+        """-> the name of its files: options, code, seed"""
+        return f"{self.config_hash}-{self.code[:8]}-s{self.seed}"
+
+    def path(self, results: str) -> Path:
+        """-> where its record belongs"""
+        return Path(results) / self.stream / self.method / f"{self.stem}.json"
+
+
+def identity(config: DictConfig, stream: Any, method: str) -> Identity:
+    """config: resolved; stream: the TaskStream that it names; method: its id, with variant. Errors: InputError where no source is found"""
+    made = made_by(config)["digest"]
+    return Identity(stream.key, stream.sha256, method, config_hash(config), made, config.seed)
+
+
+def of_record(record: dict[str, Any]) -> Identity:
+    """-> the identity of a record; without code where it was made before code had an identity"""
+    stream, made = record["stream"], record.get("code") or {}
+    return Identity(stream["key"], stream["sha256"], record["method"], _acted(record), made.get("digest", ""), record["seed"])
+
+
+def made_by(config: DictConfig) -> dict[str, Any]:
+    """-> the code of a run, as in its record"""
+    return code(config.method.name, config.stream.source, config.get("plugins") or ())
+
+
+def row(record: dict[str, Any]) -> dict[str, str]:
+    """-> that in which the records of one row of a table agree: all of the identity but the seed, and the pretrained weights"""
+    found = of_record(record)
+    weights = json.dumps(record["weights"], sort_keys=True)
+    return {"stream": found.stream, "method": found.method, "config_hash": found.config_hash, "weights": weights, "code": found.code}
+
+
+def code_mark(record: dict[str, Any]) -> str:
+    """-> how tables name the code of a record"""
+    return mark(record.get("code"))
+
+
+def guard(path: Path, found: Identity, weights: dict[str, str], existing: dict[str, Any] | None) -> None:
+    """Errors: InputError where the record that lies at a run's path is of another run, which would be lost."""
+    if existing is None:
+        return
+    theirs = of_record(existing)
+    differ = [name for name, one, other in zip(Identity._fields, found, theirs, strict=True) if one != other]
+    differ += ["weights"] if existing["weights"] != weights else []
+    if differ:
+        words = {"sha256": "data (sha256)", "weights": "pretrained weights", "config_hash": "options"}
+        said = ", ".join(words.get(name, name) for name in differ)
+        raise InputError(f"{path} is the record of another {said}, and would be lost: move it away, or choose another results=DIR")
+
+
+def hashed(config: dict[str, Any], contents: dict[str, str] | None = None) -> dict[str, Any]:
+    """-> the options that can change a number, without the seed. contents: option -> sha256 of the file that it names, which then counts"""
+    plain = {key: value for key, value in config.items() if key not in UNHASHED}
+    plain["precision"] = None if plain.get("precision") == "no" else plain.get("precision")  # as records from before it was resolved say it
+    if isinstance(plain.get("stream"), dict):
+        plain["stream"] = {key: value for key, value in plain["stream"].items() if key not in STREAM_UNHASHED}
+    if isinstance(plain.get("method"), dict):
+        later = LATER.get(plain["method"].get("name"), {})
+        plain["method"] = {key: value for key, value in plain["method"].items() if key not in later or value != later[key]}
+    for name, sha256 in (contents or {}).items():
+        section, _, option = name.partition(".")
+        if isinstance(plain.get(section), dict) and option in plain[section]:
+            plain[section] = {**plain[section], option: sha256}
+    return plain
+
+
+def config_hash(config: DictConfig) -> str:
+    """-> 12 hex digits over all options that can change a number, but for the seed; of a file that an option names its content counts"""
+    plain = hashed(OmegaConf.to_container(config), contents(config))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def contents(config: DictConfig) -> dict[str, str]:
+    """-> of each file that an option names, by the option, the sha256 of its lines; none for what cannot be read: its reader says so"""
+    found = {}
+    for section in ("method", "stream"):
+        kind = OmegaConf.get_type(config[section])
+        for name, place in (files(f"{section}.", kind, config[section]) if kind is not dict else {}).items():
+            try:
+                found[name] = _lines_sha256(Path(place).expanduser())
+            except (OSError, UnicodeDecodeError):
+                continue
+    return found
+
+
+def _lines_sha256(path: Path) -> str:
+    """Of the lines of a file, or of those in a folder with their names; spaces around them and empty ones do not count."""
+    digest = hashlib.sha256()
+    every: Iterable[Path] = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]
+    for file in every:
+        lines = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+        digest.update(repr((file.name if path.is_dir() else "", lines)).encode())
+    return digest.hexdigest()
+
+
+def _acted(record: dict[str, Any]) -> str:
+    """-> the options' hash; where the precision came from outside of the options, as it could before it was resolved, with it"""
+    ran = record["environment"].get("mixed_precision") or "no"
+    return record["config_hash"] if record["config"].get("precision") or ran == "no" else f"{record['config_hash']}-{ran}"
