@@ -86,16 +86,17 @@ def test_one_ranking_best_average_first_with_references_in_it(made, tmp_path):
 @pytest.mark.parametrize(
     ("only", "left"),
     [
-        (Only(), {"icarl", "lwf", "gmm", "ncm"}),
-        (Only(rule="argmax"), {"icarl", "lwf", "ncm"}),
-        (Only(bytes=6400), {"icarl", "gmm", "ncm"}),
-        (Only(bytes=6399), {"gmm"}),
-        (Only(scratch=True), {"icarl", "lwf"}),
-        (Only("argmax", 6400, True), {"icarl"}),
+        (Only(), "icarl lwf gmm ncm"),
+        (Only(rule="argmax"), "icarl lwf ncm"),
+        (Only(bytes=6400), "icarl gmm ncm"),
+        (Only(bytes=6399), "gmm"),
+        (Only(scratch=True), "icarl lwf"),
+        (Only("argmax", 6400, True), "icarl"),
     ],
     ids=str,
 )
 def test_filters_leave_what_can_be_compared_and_every_output_says_so(made, tmp_path, only, left, capsys):
+    left = set(left.split())
     memory = make_record()["memory"]
     made()
     made(method="lwf", memory=memory | {"bytes": 6401})
