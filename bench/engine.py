@@ -82,8 +82,6 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
                 if number == checkpoints.task:  # else it was learnt in a former attempt, which did not come to score it
                     learn_task(attempt, number)
                 if not scores.has(number):
-                    if config.keep_states and accelerator.is_main_process:
-                        keep_state(path, number, checkpoints.base)
                     score_task(attempt, number)
                 report(accelerator, tracking, stream, number, scores.read(number)["counts"]["correct"])
             record = keep(attempt, set_up, {"environment": environment, "started": started, "finished": records.now()})
@@ -138,6 +136,8 @@ def learn_task(attempt: Attempt, number: int) -> None:
 
 def score_task(attempt: Attempt, number: int) -> None:
     """Score the test rows of all tasks so far, and keep the predictions, the counts, the bytes kept and the time."""
+    if attempt.config.keep_states and attempt.accelerator.is_main_process:
+        keep_state(attempt.path, number, attempt.checkpoints.base)
     before = time.perf_counter()
     scored = evaluate(attempt.accelerator, attempt.method, attempt.stream, number, attempt.config)
     counts = {**tally(scored, attempt.stream, number), "bytes": sum(kept.bytes for kept in within_budget(attempt.method))}
