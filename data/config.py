@@ -44,7 +44,9 @@ class ImageNetConfig(StreamConfig):
 class FolderConfig(StreamConfig):
     train: str | None = None  # folder of the training images, below the root; null = by its name (train, training_set, …)
     test: str | None = None  # folder of the test images; null = by its name (test, else val); without one, a seeded fifth of each class
-    class_level: int | None = None  # 1: folders are classes, with all that is below; 2: folders in folders are; null = where it is plain
+    class_level: int | None = between(
+        1, 2, None
+    )  # 1: a folder is a class, with all below; 2: folders in folders are; null = where it is plain
     sort: str = "alphabetic"  # order of the classes' folders: alphabetic (1, 10, 2) | numeric (1, 2, 10)
 
 
@@ -63,6 +65,9 @@ UNHASHED = ("root", "download", "checksum", "cache_gib", "workers", "corrupt", "
 
 # What cuts a data set into tasks. All else is for the source, and an error where it is given and the source never reads it.
 CUTTING = ("source", "scenario", "base", "increment", "tasks", "order", "shots", "shot_seed", "shot_list", "validation", "limit")
+
+# What a source may leave unread: it is of this machine, or says in the key itself what came of it.
+MACHINE = ("root", "download", "checksum", "cache_gib", "workers", "corrupt")
 
 # Name -> the options' defaults: one for each source, and one for each named protocol over a source.
 STREAMS = {

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from data.config import CUTTING, UNHASHED, StreamConfig
+from data.config import CUTTING, MACHINE, StreamConfig
 from data.errors import InputError, one_of
 from data.images.content import canonical_order, contents, copies, sorted_digest
 from data.images.intake import Account
@@ -80,7 +80,7 @@ def load(config: StreamConfig, decode: bool = True) -> Source:
     check(source)  # again: unreadable files may have been left out
     if config.image_size is not None:
         source = _each_split(source, lambda split: _sized(split, asked))
-    check_asked("stream.", asked, f"stream source {config.source}", (*CUTTING, *UNHASHED))
+    check_asked("stream.", asked, f"stream source {config.source}", (*CUTTING, *MACHINE))
     if not decode:
         return source
     tell(source)

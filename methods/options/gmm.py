@@ -27,11 +27,7 @@ class Generative:
     qformer: int = at_least(  # of vlm=composed: query tokens of a Q-Former between encoder and projector; 0 = none
         0, 0, idle={"vlm": ("packaged", "hf")}
     )
-    encoder_size: int | None = (
-        at_least(  # pixels that the encoder, or the model of vlm=hf, gets; null = as published (Qwen-VL 224, digits 96)
-            1, None
-        )
-    )
+    encoder_size: int | None = at_least(1, None)  # pixels that the encoder, or vlm=hf's, gets; null = as published (Qwen-VL 224, digits 96)
     input_range: str = "published"  # numbers that the encoder gets: published (its own mean and std) | unit (0..1)
     train: str = "projector"  # what trains: projector | qformer | lora, or some of them joined by +
     lora_rank: int = at_least(  # of the low-rank matrices beside the decoder's linear layers
@@ -76,5 +72,5 @@ class GMM(Generative, Training):
     replay: int = at_least(0, 2, idle={"memory": (0,)})  # times each exemplar is seen an epoch
     question: str = "What is this?"  # asked in training and at test alike
     answer: str = "This is a photo of a {}."  # {} = the class name
-    max_new_tokens: int = at_least(1, 30, idle={"scoring": ("likelihood",)})  # longest answer
+    max_new_tokens: int = at_least(1, 30)  # longest answer
     predict_batch_size: int = at_least(1, 64)  # rows a generation batch

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from data.options import at_least
 from methods.options.training import Backboned
 
 
@@ -27,10 +28,10 @@ class CODAPrompt(Prompting):
     lr: float = 1e-3
     schedule: str = "quarter"  # a quarter of a cosine, by epochs
     crop: float | None = 0.08
-    components: int = 10  # prompt components that a task adds, of which all are mixed; the paper's 100 over 10 tasks
-    length: int = 8  # tokens of a prompt: half are keys and half values of the attention
-    blocks: int = 5  # first blocks of the transformer that are prompted
-    orthogonality: float = 0.0  # weight of the penalty; the paper has 0.1, the release 0 and, as here, an orthogonal start
+    components: int = at_least(1, 10)  # prompt components that a task adds, of which all are mixed; the paper's 100 over 10 tasks
+    length: int = at_least(1, 8)  # tokens of a prompt: half are keys and half values of the attention
+    blocks: int = at_least(1, 5)  # first blocks of the transformer that are prompted
+    orthogonality: float = at_least(0, 0.0)  # weight of the penalty; the paper has 0.1, the release 0 and, as here, an orthogonal start
 
 
 @dataclass
@@ -39,9 +40,9 @@ class DualPrompt(Prompting):
     epochs: int = 5
     lr: float = 0.015  # of batches of 128: 0.03 x 128 / 256
     clip: float | None = 1.0
-    general: int = 5  # tokens of the prompt of blocks 1 and 2, shared by all tasks
-    expert: int = 5  # tokens of each task's own prompt, in blocks 3 to 5
-    pull: float = 1.0  # weight of the cosine between an image's query and its task's key
+    general: int = at_least(1, 5)  # tokens of the prompt of blocks 1 and 2, shared by all tasks
+    expert: int = at_least(1, 5)  # tokens of each task's own prompt, in blocks 3 to 5
+    pull: float = at_least(0, 1.0)  # weight of the cosine between an image's query and its task's key
 
 
 @dataclass
@@ -50,7 +51,7 @@ class L2P(Prompting):
     epochs: int = 5
     lr: float = 0.015  # of batches of 128: 0.03 x 128 / 256
     clip: float | None = 1.0
-    pool: int = 10  # prompts to choose from
-    length: int = 10  # tokens of each
-    chosen: int = 4  # prompts that an image chooses
-    pull: float = 1.0  # weight of the cosines between an image's query and the keys it chose
+    pool: int = at_least(1, 10)  # prompts to choose from
+    length: int = at_least(1, 10)  # tokens of each
+    chosen: int = at_least(1, 4)  # prompts that an image chooses
+    pull: float = at_least(0, 1.0)  # weight of the cosines between an image's query and the keys it chose

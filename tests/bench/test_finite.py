@@ -29,7 +29,7 @@ def test_a_learning_rate_that_is_too_high_is_named_even_after_one_step(method, t
 def test_weights_that_are_no_numbers_when_they_are_read_are_named(tmp_path, capsys, monkeypatch):
     from methods.networks import backbones
 
-    real = backbones.frozen_encoder
+    real = backbones.encoder_of
 
     def damaged(*given, **more):
         encoder = real(*given, **more)
@@ -38,7 +38,7 @@ def test_weights_that_are_no_numbers_when_they_are_read_are_named(tmp_path, caps
             weight[(0,) * weight.ndim] = torch.nan
         return encoder
 
-    monkeypatch.setattr("methods.ncm.frozen_encoder", damaged)
+    monkeypatch.setattr("methods.ncm.encoder_of", damaged)
     assert "is not finite as it was read (efficientnet-lite0): fetch the weights again" in said(["method=ncm"], tmp_path, capsys)
 
 
