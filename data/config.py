@@ -44,9 +44,7 @@ class ImageNetConfig(StreamConfig):
 class FolderConfig(StreamConfig):
     train: str | None = None  # folder of the training images, below the root; null = by its name (train, training_set, …)
     test: str | None = None  # folder of the test images; null = by its name (test, else val); without one, a seeded fifth of each class
-    class_level: int | None = between(
-        1, 2, None
-    )  # 1: a folder is a class, with all below; 2: folders in folders are; null = where it is plain
+    class_level: int | None = between(1, 2, None)  # 1: a folder is a class, with all below; 2: its folders are; null = where it is plain
     sort: str = "alphabetic"  # order of the classes' folders: alphabetic (1, 10, 2) | numeric (1, 2, 10)
 
 

@@ -8,7 +8,7 @@ A subclass that gives the option another default keeps what its base declares. I
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, field, fields, is_dataclass
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
@@ -78,7 +78,7 @@ def check(prefix: str, options: type, values: Mapping[str, Any]) -> None:
             if (values[other] is not None) if idle is SET else (values[other] in idle):
                 raise InputError(
                     f"{prefix}{entry.name}={value} has no effect with {prefix}{other}={values[other]}: "
-                    f"leave it at {_default(entry)}, or change {prefix}{other}"
+                    f"leave it at {_default(entry) if _default(entry) is not None else 'null'}, or change {prefix}{other}"
                 )
 
 
@@ -97,6 +97,12 @@ class Asked:
     def __getattr__(self, name: str) -> Any:
         self._read.add(name)
         return getattr(self._config, name)
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """-> the options of a configuration, whether OmegaConf's, a dataclass or `Asked`"""
+    config = config._config if isinstance(config, Asked) else config
+    return OmegaConf.to_container(config) if OmegaConf.is_config(config) else asdict(config)
 
 
 def check_asked(prefix: str, asked: Asked, of: str, but: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ Any of these under stream.root gives the same stream, since the rows are what th
 import pickle
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from data.config import HubConfig, StreamConfig
 from data.errors import InputError
 from data.images.files import Origin, accounted, class_folders, file_split, find_folder, need, readable
 from data.images.intake import survey
+from data.options import plain
 from data.source import Source, Split
 
 # What a pickle of arrays, lists and bytes may name; anything else could run code.
@@ -95,11 +96,9 @@ def _folders(name: str, root: Path, config: StreamConfig) -> Source:
 
 
 def _hub(name: str, config: StreamConfig, label: str) -> Source:
-    from omegaconf import OmegaConf
-
     from data.sources.hub import load
 
-    options = OmegaConf.to_container(config) if OmegaConf.is_config(config) else asdict(config)
+    options = plain(config)
     source = load(HubConfig(**options, label_column=label))
     train, test = (replace(split, official=None) for split in (source.train, source.test))  # whose order nobody published
     return _alphabetical(name, train, test, [readable(one) for one in source.class_names])

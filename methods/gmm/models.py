@@ -17,7 +17,7 @@ from torch import nn
 from data.caching.cache import cache_dir
 from data.caching.entries import cached
 from data.errors import InputError, one_of
-from methods.config import GMM, LATER
+from methods.config import GMM
 from methods.gmm.prompt import Prompt
 from methods.gmm.template import end_tokens
 from methods.gmm.tuning import apply, parts, quantization
@@ -35,9 +35,6 @@ VLMS: dict[str, str | Callable[[GMM], tuple[FrozenEncoder, VLM]]] = {
     "hf": "methods.gmm.ready:ready",
     "tiny": "methods.gmm.tiny:tiny",
 }
-# Options that only some of these have, which are refused elsewhere.
-ONLY = {"model": ("hf",), "family": ("tiny",), "encoder": ("composed",), "decoder": ("composed",), "qformer": ("composed", "tiny")}
-ONLY |= {"input_range": ("packaged", "composed")}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Factors between hidden state and logits that some architectures have beside the head, which `VLM` would leave out.
 BESIDE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -51,10 +48,6 @@ def load_vlm(options: GMM) -> tuple[FrozenEncoder, VLM]:
     one_of("method.vlm", options.vlm, VLMS)
     one_of("method.dtype", options.dtype, DTYPES)
     parts(options)
-    for option, kinds in ONLY.items():
-        given = getattr(options, option)
-        if options.vlm in ("packaged", "composed", "hf", "tiny") and options.vlm not in kinds and given != LATER["gmm"][option]:
-            raise InputError(f"method.{option}={given} is for method.vlm={' or '.join(kinds)}: set that, or leave it out")
     make = VLMS[options.vlm]
     if isinstance(make, str):
         module, name = make.split(":")
