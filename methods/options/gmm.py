@@ -28,9 +28,9 @@ class Generative:
         0, 0, idle={"vlm": ("packaged", "hf")}
     )
     encoder_size: int | None = at_least(1, None)  # pixels that the encoder, or vlm=hf's, gets; null = as published (Qwen-VL 224, digits 96)
-    input_range: str = option(
+    input_range: str = option(  # numbers that the encoder gets: published (its own mean and std) | unit (0..1)
         "published", idle={"vlm": ("hf", "tiny")}
-    )  # what the encoder gets: published (its mean and std) | unit (0..1)
+    )
     train: str = "projector"  # what trains: projector | qformer | lora, or some of them joined by +
     lora_rank: int = at_least(  # of the low-rank matrices beside the decoder's linear layers
         1, 16, idle={"train": WITHOUT_LORA, "adapter": SET}
