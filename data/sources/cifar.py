@@ -10,7 +10,7 @@ Any of these under stream.root gives the same stream, since the rows are what th
 import pickle
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -95,11 +95,9 @@ def _folders(name: str, root: Path, config: StreamConfig) -> Source:
 
 
 def _hub(name: str, config: StreamConfig, label: str) -> Source:
-    from omegaconf import OmegaConf
-
     from data.sources.hub import load
 
-    options = OmegaConf.to_container(config) if OmegaConf.is_config(config) else asdict(config)
+    options = {option.name: getattr(config, option.name) for option in fields(StreamConfig)}
     source = load(HubConfig(**options, label_column=label))
     train, test = (replace(split, official=None) for split in (source.train, source.test))  # whose order nobody published
     return _alphabetical(name, train, test, [readable(one) for one in source.class_names])
