@@ -60,11 +60,11 @@ def check_names(names: Sequence[str], options: Any, prompt: Prompt, encoder: Tex
             )
     else:
         what = f"are the same to the text encoder, method.text_encoder={options.text_encoder}"
-        other = f"{other}, or another method.text_encoder"
-        _refuse(_alike([encoder.tokens(spoken(name)) for name in names]), names, what, other)
-        if not any(one.is_meta for one in encoder.model.parameters()):  # a plan has no weights to ask
+        if any(one.is_meta for one in encoder.model.parameters()):  # a plan has no weights to ask
+            close = _alike([encoder.tokens(spoken(name)) for name in names])
+        else:
             close = (encoder.nearest([spoken(name) for name in names], names) > 1 - TIE).triu(1).nonzero().tolist()
-            _refuse(close, names, what, other)
+        _refuse(close, names, what, f"{other}, or another method.text_encoder")
 
 
 def _alike(values: Sequence[Any]) -> list[list[int]]:

@@ -123,8 +123,6 @@ def test_names_that_the_tokenizer_does_not_know():
     with pytest.raises(InputError, match="does not know all of the class name 'zebra' .<unk>.: rename the class"):
         prompt.check(("seven", "zebra"))
     prompt.check(("seven", "seven a"))
-    with pytest.raises(InputError, match="the classes 'seven' and 'seven_' are the same words"):
-        prompt.check(("seven", "seven_"))
 
 
 @pytest.mark.parametrize("name", ["Gemma3Config", "PaliGemmaConfig", "LlavaOnevisionConfig", "InternVLConfig", "MllamaConfig"])
@@ -205,6 +203,4 @@ def test_pooling_of_a_sentence_encoder(tmp_path):
         pooling(tmp_path, "x")
     encoder = packaged_text_encoder()
     assert (encoder.fed["pooling"], encoder.fed["longest"]) == ("mean", 256)
-    with pytest.raises(InputError, match="alone: rename the class"):
-        encoder.check(("seven", "\u0b95\U00013000"))
     torch.testing.assert_close(encoder(["seven"]).norm(dim=1), torch.ones(1))
