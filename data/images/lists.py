@@ -49,11 +49,12 @@ def listed_rows(path: Path, lines: Sequence[str], files: Sequence[str], what: st
     """-> for each line the row of the file that it names
 
     A line names the file that ends in all the components that it gives; or, where it gives more (it is absolute, say, or begins above
-    the data set's folder), the file whose whole path it ends in. A label behind the path is passed over.
+    the data set's folder), the file whose whole path it ends in. Where images lie flat, a folder of the line that the file's own name
+    begins with says nothing else, as in mini-ImageNet's `…/n01532829/n0153282900000005.jpg`. A label behind the path is passed over.
     Errors: InputError for a line that names no file, or several.
     """
     known = [plain(name) for name in files]
-    wanted = {depth for line in lines for text in _readings(line) for depth in [text.count("/") + 1]}
+    wanted = {depth for line in lines for text in _readings(line) for depth in [text.count("/") + 1]} | {1}
     ends: dict[str, int] = {}  # the end of a path -> its row, or -1 where several end so
     for row, name in enumerate(known):
         parts = name.split("/")
@@ -85,7 +86,17 @@ def _row(path: Path, line: str, ends: dict[str, int], whole: dict[str, int], kno
         for start in range(1, len(parts) - 1):
             if "/".join(parts[start:]) in whole:
                 return whole["/".join(parts[start:])]
+        row = ends.get(parts[-1], -1)
+        if row != -1 and _begins(text) and not _begins(known[row]):
+            return row
     raise InputError(f"{path} names '{line}', which is no {what} of the data set: write paths as <class>/<file>")
+
+
+def _begins(path: str) -> bool:
+    """-> does the file's name begin with the name of its folder?"""
+    folder, _, name = path.rpartition("/")
+    folder = folder.rpartition("/")[2]
+    return bool(folder) and name != folder and name.startswith(folder)
 
 
 def listed_mask(path: Path, files: Sequence[str]) -> np.ndarray:

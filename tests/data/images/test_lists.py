@@ -78,6 +78,15 @@ def test_a_path_that_is_none_or_several_is_refused(line, sentence):
         listed_rows(Path("list.txt"), [line], FILES, "image")
 
 
+def test_a_folder_that_the_name_repeats_says_nothing_where_images_lie_flat():
+    """The lists of mini-ImageNet's few-shot protocol name class folders that its release does not have."""
+    flat = ["images/n0153282900000005.jpg", "images/n0210000000000001.jpg"]
+    assert listed_rows(Path("session_1.txt"), ["MINI-ImageNet/train/n02100000/n0210000000000001.jpg"], flat, "image") == [1]
+    for line in ("MINI-ImageNet/train/n01532829/n0210000000000001.jpg", "train/n01532829/n0153282900000009.jpg"):
+        with pytest.raises(InputError, match="no image"):
+            listed_rows(Path("session_1.txt"), [line], flat, "image")
+
+
 PART = st.sampled_from(["a", "b", "c"])
 PATH = st.lists(PART, min_size=2, max_size=4).map("/".join)
 
