@@ -48,15 +48,6 @@ QUICK |= {name: PROMPTED for name in ("coda_prompt", "dualprompt", "l2p")}
 SMALL = ["stream=digits", "stream.limit=6", "progress=false"]
 
 
-SHARED = {"one_process", "two_processes", "trained"}  # fixtures that run every method
-
-
-def pytest_collection_modifyitems(items):
-    """Where several workers share the tests (-n 2 --dist loadgroup): those of one file go to one worker, as do all that share runs."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("runs" if SHARED & set(item.fixturenames) else item.nodeid.partition("::")[0]))
-
-
 @pytest.fixture(params=sorted(METHODS))
 def method_name(request) -> str:
     """Every registered method: a new one is held to the promises by being registered."""

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from bench.config import resolve
 from bench.engine import learn, make_method
@@ -36,13 +37,18 @@ def trained(accelerator):
 
 @pytest.fixture(scope="session")
 def two_processes(tmp_path_factory) -> Path:
-    """-> the folder of records of every method, run on two CPU processes under `accelerate launch`"""
-    folder = tmp_path_factory.mktemp("two")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "launch" / "cpu2.yaml")]
-    script = [str(ROOT / "tests" / "promises" / "run_every_method.py"), str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(launch + script, capture_output=True, text=True, check=False, cwd=folder, timeout=3000, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    """-> the folder of records of every method, run on two CPU processes under `accelerate launch`; once for all workers of pytest-xdist"""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "two"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "ended").exists():
+            folder.mkdir(exist_ok=True)
+            launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "launch" / "cpu2.yaml")]
+            script = [str(ROOT / "tests" / "promises" / "run_every_method.py"), str(folder)]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            done = subprocess.run(launch + script, capture_output=True, text=True, check=False, cwd=folder, timeout=3000, env=environment)
+            assert done.returncode == 0, done.stderr[-3000:]
+            (folder / "ended").touch()
     return folder
 
 
