@@ -1,6 +1,8 @@
 """Trackers are told what the record says, and cannot cost a run anything. The oracle is the record."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from bench.engine import make_accelerator, run
 from bench.metrics import rates
 from data.errors import InputError
 from tests.bench import wandb_file
+from tests.promises.faulty import ROOT, at_call, go, terminate
 
 COSTS = ("memory_bytes", "trainable", "train_s", "evaluate_s", "total_s")
 
@@ -67,6 +70,38 @@ def test_what_tensorboard_wrote_is_what_the_record_says(quick, tmp_path):
     assert {name: found.Scalars(f"summary/{name}")[0].value for name in near} == near
     assert [event.value for event in found.Scalars("accuracy")] == pytest.approx(record["metrics"]["per_task_accuracy"], rel=1e-6)
     assert found.Images("accuracy matrix")[0].encoded_image_string.startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_tensorboard_goes_on_where_a_stopped_run_does(tmp_path):
+    """Oracle: the curves of a run that was not stopped, step for step."""
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+    def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+        found = reader.EventAccumulator(str(next(folder.glob("tensorboard/*/*/*"))))
+        found.Reload()
+        return {name: [(event.step, event.value) for event in found.Scalars(name)] for name in ("train/loss", "accuracy")}
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert go(whole, "tracker=tensorboard") == 0
+    with at_call("training", 20, terminate):
+        assert go(cut, "tracker=tensorboard") == 75
+    assert go(cut, "tracker=tensorboard") == 0
+    assert curves(cut) == curves(whole) and len(curves(whole)["accuracy"]) == 3
+
+
+@pytest.mark.slow
+def test_wandb_knows_a_stopped_run_that_goes_on_as_the_same(offline):
+    """Each attempt in a process of its own, as a scheduler starts it again."""
+    folder = offline / "results"
+    start = f"from tests.promises.faulty import *; run = lambda *more: go(Path({str(folder)!r}), 'tracker=wandb', *more)\n"
+    codes = []
+    for rest in ("with at_call('training', 20, terminate): code = run()", "code = run()", "code = run('seed=1')"):
+        done = subprocess.run([sys.executable, "-c", f"{start}{rest}\nsys.exit(code)"], cwd=ROOT, capture_output=True, check=False)
+        codes.append(done.returncode)
+    assert codes == [75, 0, 0]
+    known = [path.stem for path in sorted(offline.rglob("run-*.wandb"), key=lambda path: path.parent.name)]
+    assert len(known) == 3 and known[0] == known[1] != known[2]
 
 
 class Failing(GeneralTracker):
