@@ -168,7 +168,8 @@ def _optimise(
                 if not math.isfinite(first):
                     raise InputError(
                         f"the loss is {first} in task {run.task + 1} before a step was taken, which is no matter of the learning rate: "
-                        f"compute in another precision than {accelerator.mixed_precision}, or look at the task's images"
+                        + ("" if accelerator.mixed_precision == "no" else "set precision=no, or ")
+                        + "look at the task's images and at the method's loss"
                     )
                 raise InputError(
                     f"the loss became {mean} in task {run.task + 1} by step {micro.step + 1} at learning rate {rate:g}: "

@@ -14,7 +14,15 @@ from bench.run import main
 from tests.promises.faulty import ROOT, at_call, sentence, terminate
 
 # A head on frozen features: sums in another order differ in the last bits, and its training, unlike a network's, does not enlarge that.
-RUN = ["method=replay", "method.backbone=packaged", "method.frozen=true", "method.memory=6", "method.selection=herding", "method.lr=0.05"]
+RUN = [
+    "method=replay",
+    "method.backbone=packaged",
+    "method.image_size=224",
+    "method.frozen=true",
+    "method.memory=6",
+    "method.selection=herding",
+    "method.lr=0.05",
+]
 RUN += ["method.batch_size=4", "method.epochs=6"]  # twelve steps in the first task; with the exemplars 24 in the second
 RUN += ["stream=digits", "stream.limit=4", "stream.tasks=3", "progress=false", "checkpoint.minutes=0"]
 

@@ -1,5 +1,7 @@
 """`fit` against a bare PyTorch loop; `embed` against the plain call."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -71,8 +73,11 @@ def test_no_epochs_train_nothing(accelerator):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(accelerator):
-    with pytest.raises(InputError, match=r"the loss became nan in task 1 by step 10 at learning rate .*: lower method.lr"):
+    with pytest.raises(InputError, match=r"the loss is nan in task 1 before a step was taken, .*: look at the task's images"):
         fit(accelerator, net(), toy(), lambda model, batch: loss(model, batch) * torch.nan, Training(epochs=2, batch_size=2))
+    factors = itertools.chain([1.0, 1.0], itertools.repeat(torch.nan))
+    with pytest.raises(InputError, match=r"the loss became nan in task 1 by step 10 at learning rate .*: lower method.lr"):
+        fit(accelerator, net(), toy(), lambda model, batch: loss(model, batch) * next(factors), Training(epochs=2, batch_size=2))
 
 
 @settings(max_examples=60, deadline=None)
