@@ -1,10 +1,11 @@
-"""Folders as people have them: what is read of each, or the sentence that asks, whose remedy is followed and leads to a stream.
+"""Folders as people have them: what is read of each, or the sentence that asks, whose remedy is followed and leads to a run.
 
 Oracle: the lines below, written by hand. Every image shows its class, so that a wrong label cannot pass.
 """
 
 import io
 import itertools
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from bench.config import resolve
+from bench.engine import run
 from data.config import STREAMS
 from data.errors import InputError
 from data.images.intake import survey
@@ -122,7 +125,7 @@ def test_a_folder_is_read(case, tmp_path):
 
 
 @pytest.mark.parametrize("case", ASKED)
-def test_a_folder_is_asked_about_and_the_answer_leads_to_a_stream(case, tmp_path):
+def test_a_folder_is_asked_about_and_the_answer_leads_to_a_run(case, tmp_path, accelerator):
     patterns, options, sentence, remedy, *expected = ASKED[case]
     root = tmp_path / "pets"
     grow(root, patterns)
@@ -144,7 +147,13 @@ def test_a_folder_is_asked_about_and_the_answer_leads_to_a_stream(case, tmp_path
                     place.unlink()
     else:
         changes = {key: value for key, value in remedy.items() if key != "image_size"}
-    agrees(stream(root, **{**options, **changes}), *expected)
+    options |= changes
+    agrees(stream(root, **options), *expected)
+    given = {"root": str(root), "image_size": 8, "increment": 1, **options}
+    overrides = [f"stream.{name}={json.dumps(value)}" for name, value in given.items()]
+    quick = ["method=finetune", "method.epochs=1", "progress=false", f"results={tmp_path / 'results'}"]
+    record, _ = run(resolve(["stream=folder", *quick, *overrides]), accelerator)
+    assert record["stream"]["class_names"] and sum(record["counts"]["total"]) == expected[2]
 
 
 def test_the_root_is_one_of_the_splits(tmp_path):

@@ -20,9 +20,9 @@ from methods.gmm.tiny import tiny_folder, tokenizer
 from methods.networks.folders import load_tokenizer
 from methods.networks.processors import sample
 
-FOLDERS = Path("/work/shared/data/models")
+FOLDERS = Path(os.environ.get("CILBENCH_MODELS", "no folder"))
 QUESTION = "What is this?"
-SKIP = pytest.mark.skipif(not FOLDERS.is_dir(), reason="the published folders are not here")
+SKIP = pytest.mark.skipif(not FOLDERS.is_dir(), reason="set CILBENCH_MODELS to the folder of llava-1.5-7b-hf/, …")
 
 
 def prompt_of(folder: Path) -> Prompt:

@@ -1,5 +1,6 @@
 """What networks are fed. Oracle: each library's own transform of a square image that looks like a photo."""
 
+import os
 from pathlib import Path
 
 import open_clip
@@ -17,7 +18,7 @@ from methods.networks.processors import fed_of, pixels_of, processor, sample
 from methods.networks.towers import vision_tower
 
 LEVELS = 1.5  # grey levels
-FOLDERS = Path("/work/shared/data/models")
+FOLDERS = Path(os.environ.get("CILBENCH_MODELS", "no folder"))
 TAGS = ["tf_efficientnet_lite0.in1k", "vit_base_patch16_224.augreg_in21k", "resnet18.a1_in1k", "swin_tiny_patch4_window7_224.ms_in1k"]
 MOST = {"llava-1.5-7b-hf": 1.5, "blip2-opt-2.7b": 1.5, "clip-vit-base-patch16": 1.5, "SmolVLM-256M-Instruct": 2.5}
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
@@ -76,7 +77,7 @@ def test_pixels_of_transformers(kind, given, tmp_path):
     assert levels(fed_of(tmp_path, str(tmp_path), "hf"), pixels_of(found, image, "hf=x"), image) <= LEVELS
 
 
-@pytest.mark.skipif(not FOLDERS.is_dir(), reason="the published folders are not here")
+@pytest.mark.skipif(not FOLDERS.is_dir(), reason="set CILBENCH_MODELS to the folder of llava-1.5-7b-hf/, …")
 @pytest.mark.parametrize(("name", "most"), MOST.items())
 def test_pixels_of_published_folders(name, most):
     """SmolVLM's own are resized twice, which is done in one step here and said so."""
