@@ -1,4 +1,4 @@
-"""How checkpoints are put on the disk, and whether what lies there can be used."""
+"""What checkpoint.py needs to write checkpoints and read them again: sentences for full disks, and whether what lies there can be used."""
 
 import contextlib
 import json
