@@ -19,7 +19,7 @@ from methods.gmm.vlm import VLM
 from methods.networks.backbones import FrozenEncoder
 from methods.networks.folders import save_model
 
-VERSION = 3  # raised when what is made here changes
+VERSION = 4  # raised when what is made here changes
 SPECIAL = ["<pad>", "<s>", "</s>", "<image>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 SPECIAL += ["<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<|video_pad|>"]
 # What the tokenizer learns to spell in few tokens.
@@ -29,6 +29,7 @@ TEXT_MODEL = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "nu
 TEXT_MODEL |= {"max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 LLAMA = {**TEXT_MODEL, "model_type": "llama", "num_key_value_heads": 1}
 VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": SIZE, "patch_size": 7}
+BLIP = {**VISION, "initializer_range": 0.02}  # as they start, BLIP's towers are all but zero, and images tell nothing
 QFORMER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "encoder_hidden_size": 32}
 QWEN = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
@@ -45,7 +46,7 @@ def _instructblip() -> Any:
     from transformers import InstructBlipConfig
 
     qformer = {**QFORMER, "vocab_size": 400, "cross_attention_frequency": 1}
-    return InstructBlipConfig(vision_config=VISION, qformer_config=qformer, text_config=LLAMA, num_query_tokens=4, image_token_index=3)
+    return InstructBlipConfig(vision_config=BLIP, qformer_config=qformer, text_config=LLAMA, num_query_tokens=4, image_token_index=3)
 
 
 def _blip2() -> Any:
@@ -53,7 +54,7 @@ def _blip2() -> Any:
 
     text = {**TEXT_MODEL, "model_type": "opt", "ffn_dim": 64, "word_embed_proj_dim": 32}
     qformer = {**QFORMER, "cross_attention_frequency": 1}
-    return Blip2Config(vision_config=VISION, qformer_config=qformer, text_config=text, num_query_tokens=4, image_token_index=3)
+    return Blip2Config(vision_config=BLIP, qformer_config=qformer, text_config=text, num_query_tokens=4, image_token_index=3)
 
 
 def _smol(name: str) -> Any:
