@@ -4,6 +4,7 @@ Small ones of every family, and published folders, shrunk: real tokenizer, image
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from methods.gmm.models import load_vlm
 from methods.gmm.tiny import FAMILIES, SIZE, spread, tiny_folder
 from methods.networks.processors import sample
 
-FOLDERS = Path("/work/shared/data/models")
+FOLDERS = Path(os.environ.get("CILBENCH_MODELS", "no folder"))
 NAMES = ["one", "hermit crab", "nine"]
 QUESTION = "What is this?"
 LONGEST = 8  # tokens of a greedy answer
