@@ -19,7 +19,7 @@ from data.caching.entries import cached
 from data.errors import InputError, one_of
 from methods.config import GMM
 from methods.gmm.prompt import Prompt
-from methods.gmm.template import end_tokens
+from methods.gmm.template import end_tokens, unlike_published
 from methods.gmm.tuning import apply, parts, quantization
 from methods.gmm.vlm import VLM, linear_projector
 from methods.learning.sharding import in_shares
@@ -95,7 +95,7 @@ def packaged(options: GMM) -> tuple[FrozenEncoder, VLM]:
         decoder = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[options.dtype], **quantization(options))
     prompt = make_prompt(AutoTokenizer.from_pretrained(folder), options, before="<|im_start|>user\n", after=" {}")
     vlm = VLM(decoder, prompt, features=encoder.features, weights={**encoder.weights, **weights})
-    decoder_said = language_said(decoder, "SmolLM2-135M-Instruct", prompt, options, weights)
+    decoder_said = language_said(decoder, "SmolLM2-135M-Instruct", prompt, options, weights, folder)
     vlm.made_of = {"encoder": encoder.said(), "decoder": decoder_said}
     return encoder, vlm
 
@@ -115,14 +115,15 @@ def composed(options: GMM) -> tuple[FrozenEncoder, VLM]:
     prompt = make_prompt(tokenizer, options, "{bos}" if tokenizer.bos_token else "Image:", " {}", ends=ends, words=words)
     projector = _with_qformer(options, encoder.features, decoder) if options.qformer else None
     vlm = VLM(decoder, prompt, encoder.features, {**encoder.weights, **weights}, projector)
-    vlm.made_of = {"encoder": encoder.said(), "decoder": language_said(decoder, options.decoder, prompt, options, weights)}
+    vlm.made_of = {"encoder": encoder.said(), "decoder": language_said(decoder, options.decoder, prompt, options, weights, folder)}
     return encoder, vlm
 
 
-def language_said(decoder: nn.Module, name: str, prompt: Prompt, options: GMM, weights: dict[str, str]) -> dict[str, Any]:
+def language_said(decoder: nn.Module, name: str, prompt: Prompt, options: GMM, weights: dict[str, str], folder: Path) -> dict[str, Any]:
     """-> what a record says of a decoder"""
+    differs = unlike_published(folder)
     kind = {"library": "transformers", "tag": Path(name).name, "activation": activations(decoder), "dtype": options.dtype}
-    return {**kind, **prompt.said(), "weights": weights}
+    return {**kind, **prompt.said(), **({"differs": differs} if differs else {}), "weights": weights}
 
 
 def load_decoder(options: GMM) -> tuple[nn.Module, Any, dict[str, str], Path]:

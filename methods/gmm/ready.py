@@ -195,7 +195,7 @@ def taken_apart(options: GMM, folder: Path, name: str) -> tuple[FrozenEncoder, V
     detail = " ".join((config.model_type, options.dtype, "queries" if queries is not None else "vision", asked))
     encoder = FrozenEncoder(fed, tower, weights, grid=None, detail=detail)
     vlm = VLM(decoder, prompt, tower.width, weights, projector)
-    vlm.made_of = {"encoder": encoder.said(), "decoder": language_said(decoder, name, prompt, options, weights)}
+    vlm.made_of = {"encoder": encoder.said(), "decoder": language_said(decoder, name, prompt, options, weights, folder)}
     return encoder, vlm
 
 

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from data.errors import InputError
 
+# Settings of transformers' `generate` that change what is most likely, and their values where they do nothing.
+PLAIN = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "num_beams": 1, "min_length": 0, "min_new_tokens": 0}
+PLAIN |= {"suppress_tokens": [], "begin_suppress_tokens": [], "bad_words_ids": [], "forced_bos_token_id": None, "sequence_bias": {}}
 IMAGE, QUESTION, ANSWER = {"type": "image"}, "%question%", "%answer%"
 
 
@@ -73,3 +76,11 @@ def end_tokens(folder: Path, tokenizer: Any, config: Any, tail: str = "") -> tup
     after = tokenizer(tail, add_special_tokens=False).input_ids[:1] if tail.strip() else []
     first = [token for token in (*after, tokenizer.eos_token_id) if token in ends][:1]
     return tuple(dict.fromkeys([*first, *ends]))
+
+
+def unlike_published(folder: Path) -> str:
+    """-> in words, which generation settings of a folder's would change the greedy answers that are given here; "" where none"""
+    file = folder / "generation_config.json"
+    settings = json.loads(file.read_text()) if file.is_file() else {}
+    beside = [f"{key}={settings[key]}" for key, plain in PLAIN.items() if settings.get(key) not in (None, plain)]
+    return f"greedy answers, without {', '.join(beside)}" if beside else ""

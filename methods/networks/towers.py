@@ -46,11 +46,11 @@ def vision_tower(name: str, dtype: torch.dtype = torch.float32, size: int | None
             f"{said} is of an architecture that writes text about images ({config.model_type}), and no encoder: "
             f"use it whole, with method=gmm method.vlm=hf method.model={name}, or name a model of images alone"
         )
-    if getattr(config, "mask_ratio", None):
-        config.mask_ratio = 0.0  # ViT-MAE hides patches in training, and would go on with it
     fed = fed_of(folder, name, "hf", activation=str(getattr(vision, "hidden_act", ""))).sized(size, range)
     model = load_whole(AutoModel, folder, name, "hf", unused="pooler.", config=config, dtype=dtype).eval()
     model = getattr(model, "vision_model", model)
+    if config.model_type == "vit_mae":
+        model.embeddings.random_masking = _nothing_hidden
     given = {}
     published = getattr(vision, "image_size", None)
     if "interpolate_pos_encoding" in inspect.signature(model.forward).parameters and published not in (None, fed.size, [fed.size] * 2):
@@ -64,6 +64,11 @@ def vision_tower(name: str, dtype: torch.dtype = torch.float32, size: int | None
     if planned() is None:
         _same_twice(tower, said)
     return tower
+
+
+def _nothing_hidden(patches: Tensor, noise: Tensor | None = None) -> tuple[Tensor, None, None]:
+    """ViT-MAE hides and shuffles patches in eval mode, too; whole images, as its authors give them to what they tune (He et al. 2022)"""
+    return patches, None, None
 
 
 def _remedy(size: int | None) -> str:

@@ -99,6 +99,16 @@ def test_an_answer_ends_at_any_of_the_models_end_tokens():
     assert vlm.prompt.decode([*seven, 2, *seven]) == vlm.prompt.decode([*seven, 5]) == "seven"
 
 
+def test_settings_that_would_change_answers_are_told(tmp_path):
+    """Qwen2.5-VL's punish what was said before; answers here are greedy, and the record says in what they are not the published ones."""
+    assert "differs" not in load_vlm(GMM(vlm="tiny", family="llava", visual_tokens=0))[1].made_of["decoder"]
+    folder = shutil.copytree(tiny_folder("llava"), tmp_path / "llava")
+    settings = {"repetition_penalty": 1.05, "num_beams": 1, "do_sample": True, "temperature": 1e-6, "eos_token_id": 2}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    said = load_vlm(GMM(vlm="hf", model=str(folder), visual_tokens=0))[1].made_of["decoder"]
+    assert said["differs"] == "greedy answers, without repetition_penalty=1.05"
+
+
 def test_a_decoder_without_an_end_token():
     words = tokenizer()
     words.eos_token = None

@@ -138,16 +138,26 @@ def test_dinov2_gets_what_its_processor_says(tmp_path):
 
 
 def test_vit_mae_hides_nothing(tmp_path):
-    """It hides three quarters of the patches in eval mode, too, and shuffles them."""
+    """It hides three quarters of the patches in eval mode, too, and shuffles them. Oracle: itself, told to hide none."""
     decoder = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 16}
     small = {**SMALL, **{f"decoder_{name}": value for name, value in decoder.items()}}
-    try:
-        tower = vision_tower(saved(transformers.ViTMAEModel(transformers.ViTMAEConfig(**small)), tmp_path))
-    except InputError as error:
-        assert "draws numbers at random" in str(error)
-    else:
-        x = torch.randn(1, 3, 32, 32)
-        assert tower.maps(x).shape == (1, 17, 32) and torch.equal(tower.maps(x), tower.maps(x))
+    model = transformers.ViTMAEModel(transformers.ViTMAEConfig(**small)).eval()
+    tower, x = vision_tower(saved(model, tmp_path)), torch.randn(2, 3, 32, 32)
+    model.config.mask_ratio = 0.0
+    with torch.no_grad():
+        torch.testing.assert_close(tower.maps(x), model(pixel_values=x, noise=torch.arange(16.0).expand(2, -1)).last_hidden_state)
+    assert tower.maps(x).shape == (2, 17, 32) and torch.equal(tower.maps(x), tower.maps(x))
+
+
+def test_a_tower_that_draws_numbers_is_refused(tmp_path, monkeypatch):
+    """and the same one, where it draws none, is taken"""
+    folder = saved(transformers.ViTModel(transformers.ViTConfig(**SMALL)), tmp_path)
+    plain = transformers.ViTModel.forward
+    monkeypatch.setattr(transformers.ViTModel, "forward", lambda self, pixel_values: plain(self, pixel_values + torch.rand(1)))
+    with pytest.raises(InputError, match="draws numbers at random while it reads an image, so that its features are not its own"):
+        vision_tower(folder)
+    monkeypatch.undo()
+    vision_tower(folder)
 
 
 def test_another_size_of_a_vision_transformer(tmp_path):
