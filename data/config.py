@@ -24,8 +24,8 @@ class StreamConfig:
     )
     validation: float = between(0, 1, 0.0, "[)")  # share of the training rows carved out and scored in place of the test rows
     test_list: str | None = option(None, file=True)  # file that names the test images, one a line, in place of the source's own split
-    image_size: int | None = at_least(  # pixels: shorter side resized to it, centre kept; null keeps images that are all of one size
-        1, None
+    image_size: int | None = between(  # pixels: shorter side resized to it, centre kept; null keeps images that are all of one size
+        1, 4096, None
     )
     corrupt: str = "stop"  # stop | skip: what to do about a file that is no readable image
     cache_gib: float = at_least(0, 32.0)  # decoded images up to this size are kept in a cache file; larger sets are decoded while training

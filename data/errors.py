@@ -1,7 +1,10 @@
 """The one exception for what a user can mend: a sentence that names the thing and the remedy."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # which a name may hold, and which would break the line or the terminal
 
 
 class InputError(ValueError):
@@ -9,7 +12,8 @@ class InputError(ValueError):
 
     def __init__(self, sentence: str):
         # A DataLoader's worker process sends the whole traceback in place of the sentence, which stands last in it.
-        super().__init__(sentence.rpartition("data.errors.InputError: ")[2].strip())
+        sentence = sentence.rpartition("data.errors.InputError: ")[2].strip()
+        super().__init__(CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), sentence))
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:

@@ -140,10 +140,9 @@ def few_shot(
     counts = torch.bincount(labels[kept], minlength=int(labels.max()) + 1)
     for label in labels[tasks > 0].unique().tolist():
         if counts[label] != config.shots:
+            remedy = "make them equal" if config.shot_list else "lower stream.shots, or add images"
             origin = f"stream.shot_list={config.shot_list} gives" if config.shot_list else "the training rows give"
-            raise InputError(
-                f"{origin} {counts[label]} rows of class {label} (by arrival) where stream.shots={config.shots}: make them equal"
-            )
+            raise InputError(f"{origin} {counts[label]} rows of class {label} (by arrival) where stream.shots={config.shots}: {remedy}")
     return kept
 
 

@@ -201,7 +201,10 @@ class TaskStream:
             counts = torch.bincount(rows.labels, minlength=len(self.class_names))
             if not bool(counts.all()):
                 name = self.class_names[int(counts.argmin())]
-                raise InputError(f"class '{name}' of stream '{self.source}' is left without {title} rows: lower stream.validation")
+                raise InputError(
+                    f"class '{name}' of stream '{self.source}' is left without {title} rows: lower stream.validation, or, where the class "
+                    "has one training image, leave it out or add images"
+                )
             by_task = torch.bincount(tasks[rows.index], minlength=len(self))
             pooled = title == "scored" and int(tasks.max()) == 0
             if not bool(by_task.all()) and not pooled:

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from data.config import StreamConfig
-from data.errors import InputError
+from data.errors import CONTROL, InputError
 from data.images.intake import Tree, account
 from data.images.lists import listed_mask
 from data.images.store import FileStore
 from data.source import Source, Split, divided
 from data.sources.download import fetch
 
+UNSEEN = frozenset("\u200b\u2060\ufeff")  # spaces without width, which stay behind when a name is copied from a page
 WORDS = Path(__file__).parents[1] / "sources" / "imagenet_words.txt"
 
 
@@ -34,9 +35,16 @@ def root_folder(config: StreamConfig, what: str) -> Path:
     if config.root is None:
         raise InputError(f"stream.root is not set: name the folder that holds {what}")
     root = Path(config.root).expanduser()
+    _check_unpacked(root)
     if not root.is_dir():
         raise InputError(f"stream.root={config.root} is no folder: name the one that holds {what}")
     return root
+
+
+def _check_unpacked(root: Path) -> None:
+    """Errors: InputError for a file, most often the archive that holds the folder."""
+    if root.is_file():
+        raise InputError(f"stream.root={root} is a file and no folder: name the folder that holds the data, unpacked if this is an archive")
 
 
 def find_folder(config: StreamConfig, origin: Origin) -> Path:
@@ -47,6 +55,7 @@ def find_folder(config: StreamConfig, origin: Origin) -> Path:
     if config.root is None:
         raise InputError(f"stream.root is not set: name the folder that holds {origin.folder}/ ({origin.url})")
     root = Path(config.root).expanduser()
+    _check_unpacked(root)
     for places in _places(root, origin.folder):
         found = [place for place in places if _marked(place, origin.marks)]
         if len(found) > 1:
@@ -123,6 +132,15 @@ def two_each(labels: np.ndarray, names: Sequence[str]) -> None:
         raise InputError(f"class '{names[alone[0]]}' has one image, where training and test need one each: add images or remove the class")
 
 
+def check_listed(test_list: str, held: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
+    """Errors: InputError for a class of whose images the user's list names none, or all. held: bool [N]; labels: int64 [N]"""
+    for label, name in enumerate(names):
+        named, count = int(held[labels == label].sum()), int((labels == label).sum())
+        if named in (0, count) and count:
+            what = "none" if named == 0 else "all"
+            raise InputError(f"stream.test_list={test_list} names {what} of the {count} images of class '{name}': name some of them only")
+
+
 def accounted(source: Source, tree: Tree, notes: Sequence[str] = ()) -> Source:
     """-> the source with the account of what was read of the folder and what was not"""
     told = account(tree, source.train.images.names, source.test.images.names, len(source.class_names), notes)
@@ -145,6 +163,7 @@ def cut(
         two_each(labels, class_names)
     else:
         held = listed_mask(Path(config.test_list), files)
+        check_listed(config.test_list, held, labels, class_names)
     return Source(name, version, *divided(whole, held), tuple(class_names), variant="" if held is None else "list")
 
 
@@ -163,9 +182,16 @@ def words_of(ids: Iterable[str], others: dict[str, str] | None = None) -> tuple[
     """WordNet ids (or plain folder names) -> words, all different
 
     others: id -> "first lemma, second lemma", asked for ids that ILSVRC does not have. A name taken before is followed by its id.
+    Errors: InputError for a name of which nothing can be read, and for two that differ in spaces and underscores alone.
     """
-    known, taken, names = imagenet_words(), set(), []
+    known, taken, names, plain = imagenet_words(), set(), [], {}
     for one in ids:
+        if one not in known and one not in (others or {}):
+            other = plain.setdefault(readable(one), one)
+            if not readable(one) or CONTROL.search(one) or set(one) & UNSEEN:
+                raise InputError(f"the class name {one!r} has no letters, or some that do not show: rename the class")
+            if other != one:
+                raise InputError(f"the class names {other!r} and {one!r} differ in spaces and underscores alone: join or rename the two")
         words = [known[one]] if one in known else []
         words += [readable(word) for word in (others or {}).get(one, "").split(",") if word.strip()]
         free = [word for word in words or [readable(one)] if word not in taken]

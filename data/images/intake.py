@@ -18,6 +18,9 @@ HELPERS = frozenset(
 HELPER, HIDDEN = "in helper folders of disks and systems", "that are hidden"
 NOWHERE, CIRCLE = "links that lead nowhere", "links that lead in a circle"
 UNREADABLE = "that cannot be decoded, as stream.corrupt=skip asks"
+FOREIGN = "of kinds that are not read: convert them to PNG"
+# Pictures all the same: of phones, cameras, designers, studios and hospitals.
+OTHERS = frozenset((".heic", ".heif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".exr", ".hdr", ".dcm"))
 UNUSED, LOOSE, UNNAMED = "in folders that are not used", "beside the folders of the classes", "that no list of the data set names"
 
 
@@ -111,7 +114,10 @@ def _visit(tree: Tree, place: str, base: str, reason: str | None, chain: tuple[s
                 tree.folders.append(named(name))
             _visit(tree, entry.path, f"{name}/", why, (*chain, real))
         elif not entry.is_file() or not is_image(entry.path):
-            tree.others.append(name)
+            if entry.is_file() and os.path.splitext(name)[1].lower() in OTHERS:
+                tree.left.setdefault(why or FOREIGN, []).append(name)
+            else:
+                tree.others.append(name)
         elif why is not None:
             tree.left.setdefault(why, []).append(name)
         else:

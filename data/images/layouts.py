@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 
 from data.errors import InputError
 from data.images.decode import SUFFIXES
-from data.images.intake import NOWHERE, Tree
+from data.images.intake import NOWHERE, Tree, printable
 
 ROLES = {"train": "train training trainset trn", "test": "test testing testset eval evaluation", "val": "val valid validation valset dev"}
 ROLE_OF = {word: role for role, words in ROLES.items() for word in words.split()}
+PACKED = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+SPACING = re.compile(r"[\s_-]+")
 FILLERS = frozenset(("", "set", "split", "data", "dataset", "images", "imgs", "folder"))
 
 
@@ -86,7 +88,9 @@ def read(tree: Tree, options: Any) -> Reading:
     """-> the images by split and class. options: a `data.config.FolderConfig`. Errors: InputError for several readings, or none"""
     root, top = tree.root, nest(tree.images)
     if not tree.images:
-        raise InputError(f"{root} holds no <class>/<image>: put the images of each class in a folder of its own")
+        packed = next((name for name in tree.others if name.lower().endswith(PACKED)), None)
+        remedy = f"unpack {printable(packed)}" if packed else "put the images of each class in a folder of its own"
+        raise InputError(f"{root} holds no <class>/<image>: {remedy}")
     if options.train is not None or options.test is not None:
         return _chosen(root, top, options)
     _check_split_above(root)
@@ -202,18 +206,24 @@ def _level(here: str, node: Node) -> int:
     """-> 1 where the folders are the classes. Errors: InputError where those below them may be"""
     kids = node.folders
     below = {name for kid in kids.values() for name in kid.folders}
+    groups = [kid.path for kid in kids.values() if not kid.files and len(kid.folders) > 1]
+    if groups and any(not kid.folders for kid in kids.values()):  # images/<class>/ beside masks/
+        raise InputError(
+            f"of the folders of {here}, {_some(groups)} holds folders alone, and others hold images alone: are all of them classes "
+            f"(stream.class_level=1), or only the folders in one (stream.train={groups[0]})?"
+        )
     if any(kid.files for kid in kids.values()) or all(len(kid.folders) == 1 for kid in kids.values()):
         return 1
     if all(role(name)[0] is not None for name in below):
         raise InputError(
             f"the folders of {here} hold the splits {', '.join(sorted(below))}: put the splits on top, as <split>/<class>/, or use all "
-            "images with stream.class_level=1"
+            "images with stream.class_level=1, or set stream.root to one of the folders if each is a data set"
         )
     shared = set.intersection(*(set(kid.folders) for kid in kids.values()))
     domains = "domains (stream.scenario=domain), " if shared else ""
     raise InputError(
         f"the folders of {here} ({_some(sorted(kids))}) hold folders in turn ({_some(sorted(below))}): are the upper ones classes "
-        f"(stream.class_level=1), {domains}or are the lower ones (stream.class_level=2)?"
+        f"(stream.class_level=1), {domains}are the lower ones (stream.class_level=2), or only those in one folder (stream.train=FOLDER)?"
     )
 
 
@@ -232,6 +242,16 @@ def _check_spelling(here: str, names: list[str]) -> None:
         other = seen.setdefault(same_name(name), name)
         if other != name:
             raise InputError(f"{here} holds two folders '{name}' that differ in how their letters are composed alone: join or rename them")
+
+
+def check_pairs(root: Path, train: Sequence[Named], test: Sequence[Named]) -> None:
+    """Errors: InputError for a class that the two splits spell differently: in case, spaces, hyphens or underscores"""
+    one, other = ({same_name(row.label) for row in rows} for rows in (train, test))
+    alone = {SPACING.sub("", name.casefold()): name for name in one - other}
+    for name in sorted(other - one):
+        twin = alone.get(SPACING.sub("", name.casefold()))
+        if twin is not None:
+            raise InputError(f"the class {twin!r} of the training images of {root} is {name!r} in the test images: give it one name")
 
 
 def check_classes(tree: Tree, rows: Sequence[Named]) -> None:

@@ -18,13 +18,18 @@ LABEL = re.compile(r"\s*[\s,;]\s*-?\d+$")  # that some lists give behind each pa
 def read_lines(path: Path) -> list[str]:
     """-> the lines of a text file that are not empty, stripped: of UTF-8, UTF-16 or UTF-32 by its byte-order mark, else Windows-1252
 
-    Errors: InputError where it cannot be read.
+    Errors: InputError where it cannot be read, or has no such line.
     """
     try:
         text = _text(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}): restore it") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+        raise InputError(
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}): name a text file with one name a line"
+        ) from None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise InputError(f"{path} is empty: write one name a line")
+    return lines
 
 
 def _text(content: bytes) -> str:
@@ -89,7 +94,7 @@ def _row(path: Path, line: str, ends: dict[str, int], whole: dict[str, int], kno
         row = ends.get(parts[-1], -1)
         if row != -1 and _begins(text) and not _begins(known[row]):
             return row
-    raise InputError(f"{path} names '{line}', which is no {what} of the data set: write paths as <class>/<file>")
+    raise InputError(f"{path} names '{line}', which is no {what} of the data set: write paths as <class>/<file>, and nothing else")
 
 
 def _begins(path: str) -> bool:

@@ -11,9 +11,9 @@ import numpy as np
 
 from data.config import FolderConfig
 from data.errors import one_of
-from data.images.files import file_split, root_folder, two_each, words_of
+from data.images.files import check_listed, file_split, root_folder, two_each, words_of
 from data.images.intake import account, survey
-from data.images.layouts import Named, check_classes, read, same_name
+from data.images.layouts import Named, check_classes, check_pairs, read, same_name
 from data.images.lists import listed_mask
 from data.source import Source, Split, divided
 
@@ -31,19 +31,25 @@ def load(config: FolderConfig) -> Source:
     found, variant = read(tree, config), ""
     rows = [*found.train, *(found.test or ())]
     check_classes(tree, rows)
+    check_pairs(root, found.train, found.test or found.train)
     classes = _sorted({same_name(one.label) for one in rows}, config.sort)
     domains = sorted({one.domain for one in rows if one.domain is not None}) if config.scenario == "domain" else []
     if found.test is None or config.test_list is not None:
         held = None
         if config.test_list is not None:
             held, variant = listed_mask(Path(config.test_list), [one.file for one in rows]), "list"
+            check_listed(config.test_list, held, _labels(rows, classes), classes)
         else:
             _two_each(rows, config)
         splits = divided(_split(root, rows, classes, domains, config), held)
     else:
         splits = tuple(_split(root, part, classes, domains, config) for part in (found.train, found.test))
     slug = "".join(letter if letter.isalnum() else "_" for letter in root.resolve().name.lower())[:40]
-    notes = [*found.notes, *_order_note(classes, config.sort)]
+    by_list = variant == "list" and found.test is not None
+    notes = [
+        *(["the split is that of stream.test_list, not that of the folders"] if by_list else found.notes),
+        *_order_note(classes, config.sort),
+    ]
     told = account(tree, *(split.images.names for split in splits), len(classes), notes)
     return Source(f"folder_{slug}", 2, *splits, words_of(_unnumbered(classes)), tuple(domains), variant, intake=told)
 
@@ -55,9 +61,15 @@ def _two_each(rows: Sequence[Named], config: FolderConfig) -> None:
 
 
 def _split(root: Path, rows: Sequence[Named], classes: list[str], domains: list[str], config: FolderConfig) -> Split:
-    number, domain = ({name: at for at, name in enumerate(names)} for names in (classes, domains))
-    labels = [number[same_name(one.label)] for one in rows]
-    return file_split(root, [one.file for one in rows], labels, config, [domain[one.domain] for one in rows] if domains else None)
+    domain = {name: at for at, name in enumerate(domains)}
+    return file_split(
+        root, [one.file for one in rows], _labels(rows, classes), config, [domain[one.domain] for one in rows] if domains else None
+    )
+
+
+def _labels(rows: Sequence[Named], classes: list[str]) -> np.ndarray:
+    number = {name: at for at, name in enumerate(classes)}
+    return np.array([number[same_name(one.label)] for one in rows], dtype=np.int64)
 
 
 def _sorted(names: set[str], how: str) -> list[str]:

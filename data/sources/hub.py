@@ -131,8 +131,10 @@ def _tables(config: HubConfig) -> dict[str, Any]:
         raise InputError("stream=hub needs the package `datasets`, which is not installed: run `pip install datasets`") from None
     if config.root is None:
         raise InputError("stream.root is not set: name a data set of the Hugging Face hub, or the path of a local copy")
-    bars.quieten(datasets, utils)
     local = Path(config.root).expanduser()
+    if local.is_file():
+        raise InputError(f"stream.root={config.root} is a file: name the folder that holds the files of the data set, unpacked")
+    bars.quieten(datasets, utils)
     try:
         if local.is_dir() and ((local / "dataset_dict.json").exists() or (local / "state.json").exists()):
             loaded = datasets.load_from_disk(str(local))
@@ -182,6 +184,11 @@ def _column(features, wanted: str | None, kind: str, what: str) -> str:
             raise unknown(f"stream.{what}_column", wanted, features)
         return wanted
     found = [name for name, feature in features.items() if type(feature).__name__ == kind]
+    if not found and kind == "Image":
+        raise InputError(
+            f"no column of the data set is marked as images (it has {', '.join(features)}): write it anew with "
+            "cast_column(NAME, Image()) of the package datasets"
+        )
     if len(found) != 1:
         raise InputError(
             f"the data set has {len(found)} columns of kind {kind}: choose one of {', '.join(features)} with stream.{what}_column"

@@ -26,8 +26,9 @@ from data.errors import InputError
 from data.images.intake import survey
 from data.source import load
 from data.stream import TaskStream
-from tests.data.sources.layout_table import ASKED, READ
+from tests.data.sources import layout_table, odd_table
 
+READ, ASKED = layout_table.READ | odd_table.READ, layout_table.ASKED | odd_table.ASKED
 CLASSES = ["ant", "bee", "cat", "dog"]
 _numbers = itertools.count()
 
@@ -79,7 +80,7 @@ def grow(root: Path, patterns: str) -> None:
             place.symlink_to(target)
         elif path.endswith("/"):
             place.mkdir(parents=True, exist_ok=True)
-        elif place.suffix in (".txt", ".csv", ".xml", ".db", ".ini") or place.name == ".DS_Store":
+        elif place.suffix in (".txt", ".csv", ".xml", ".db", ".ini", ".zip", ".svg", ".heic", ".HEIC", ".cr2") or place.name == ".DS_Store":
             place.write_text("words")
         else:
             shown = [at for at, name in enumerate(CLASSES) if any(name in part.casefold() for part in path.split("/"))]
@@ -106,12 +107,21 @@ def agrees(found, classes: str, train: int, test: int) -> None:
     assert len(made.train_rows) == train
 
 
+def leads_to_a_run(root: Path, options: dict, made: TaskStream, results: Path, accelerator) -> None:
+    """In one task, which is the quickest: how a stream is cut into tasks is tested elsewhere."""
+    given = {"root": str(root), "image_size": 8, "increment": len(made.arrivals), **options}
+    overrides = [f"stream.{name}={json.dumps(value)}" for name, value in given.items()]
+    quick = ["method=finetune", "method.epochs=1", "progress=false", f"results={results}"]
+    record, _ = run(resolve(["stream=folder", *quick, *overrides]), accelerator)
+    assert tuple(record["stream"]["class_names"]) == made.class_names and record["counts"]["total"] == [len(made.scored_rows)]
+
+
 def test_the_table_is_long_enough():
     assert len(READ) + len(ASKED) >= 60
 
 
 @pytest.mark.parametrize("case", READ)
-def test_a_folder_is_read(case, tmp_path):
+def test_a_folder_is_read(case, tmp_path, accelerator):
     patterns, options, classes, train, test, said = READ[case]
     grow(tmp_path / "pets", patterns)
     found = stream(tmp_path / "pets", **options)
@@ -122,6 +132,8 @@ def test_a_folder_is_read(case, tmp_path):
     there = sum(len(files) for _, _, files in os.walk(tmp_path / "pets"))
     told = found[0].intake
     assert told.train + told.test + sum(kind.count for kind in told.left_out.values()) + sum(told.others.values()) >= there
+    if options or "splits" in case or "class folders" in case:  # the others differ from these in their paths alone; runs take their time
+        leads_to_a_run(tmp_path / "pets", options, found[1], tmp_path / "results", accelerator)
 
 
 @pytest.mark.parametrize("case", ASKED)
@@ -148,12 +160,82 @@ def test_a_folder_is_asked_about_and_the_answer_leads_to_a_run(case, tmp_path, a
     else:
         changes = {key: value for key, value in remedy.items() if key != "image_size"}
     options |= changes
-    agrees(stream(root, **options), *expected)
-    given = {"root": str(root), "image_size": 8, "increment": 1, **options}
-    overrides = [f"stream.{name}={json.dumps(value)}" for name, value in given.items()]
-    quick = ["method=finetune", "method.epochs=1", "progress=false", f"results={tmp_path / 'results'}"]
-    record, _ = run(resolve(["stream=folder", *quick, *overrides]), accelerator)
-    assert record["stream"]["class_names"] and sum(record["counts"]["total"]) == expected[2]
+    root = root / options.pop("root", "")
+    found = stream(root, **options)
+    agrees(found, *expected)
+    leads_to_a_run(root, options, found[1], tmp_path / "results", accelerator)
+
+
+LISTS = {
+    "empty": ("\n \n", r"l\.txt is empty: write one name a line"),
+    "one class": ("ant/1.png", "names none of the 5 images of class 'bee': name some"),
+    "all of a class": (
+        "\n".join(f"ant/{n}.png" for n in range(1, 6)) + "\nbee/1.png",
+        "names all of the 5 images of class 'ant': name some",
+    ),
+    "a heading": ("path,label\nant/1.png,0\nbee/1.png,1", "names 'path,label', which .* write paths as <class>/<file>, and nothing else"),
+    "words as labels": ("ant/1.png,ant\nbee/1.png,bee", "names 'ant/1.png,ant', which .* and nothing else"),
+    "JSON": ('["ant/1.png", "bee/1.png"]', "and nothing else"),
+    "another case": ("Ant/1.png\nBee/1.png", "names 'Ant/1.png', which is no image"),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_a_list_that_splits_nothing_is_a_sentence_whose_remedy_works(case, tmp_path):
+    grow(tmp_path / "pets", "{ant,bee}/{1..5}.png")
+    lines = tmp_path / "l.txt"
+    lines.write_text(LISTS[case][0])
+    with pytest.raises(InputError, match=LISTS[case][1]):
+        stream(tmp_path / "pets", test_list=str(lines))
+    lines.write_text("ant/1.png\nbee/1.png\nbee/1.png")  # a line twice says nothing else
+    agrees(stream(tmp_path / "pets", test_list=str(lines)), "ant bee", 8, 2)
+
+
+@pytest.mark.parametrize("what", ["test_list", "shot_list"])
+def test_an_empty_list_or_a_folder_in_its_place(what, tmp_path):
+    grow(tmp_path / "pets", "{ant,bee}/{1..5}.png")
+    shots = {"shots": 1} if what == "shot_list" else {}
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(InputError, match="empty.txt is empty: write one name a line"):
+        stream(tmp_path / "pets", **{what: str(tmp_path / "empty.txt")}, **shots)
+    with pytest.raises(InputError, match="name a (text )?file"):
+        stream(tmp_path / "pets", **{what: str(tmp_path)}, **shots)
+
+
+def test_a_list_takes_the_place_of_the_folders_splits_and_the_account_says_so(tmp_path):
+    grow(tmp_path / "pets", "{train,test}/{ant,bee}/{1..2}.png")
+    (tmp_path / "l.txt").write_text("train/ant/1.png\ntrain/bee/1.png")
+    found = stream(tmp_path / "pets", test_list=str(tmp_path / "l.txt"))
+    agrees(found, "ant bee", 6, 2)
+    assert found[0].intake.notes == ("the split is that of stream.test_list, not that of the folders",)
+
+
+@pytest.mark.parametrize("name", ["folder", "cifar100", "tiny_imagenet", "imagenet100", "cub200", "caltech101", "domainnet", "hub"])
+def test_the_root_is_an_archive(name, tmp_path):
+    (tmp_path / "data.tar.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(InputError, match=r"data.tar.gz is a file.*: name the folder"):
+        load(replace(STREAMS[name], root=str(tmp_path / "data.tar.gz")))
+
+
+def test_too_few_images_for_the_shots_or_for_a_validation_share(tmp_path):
+    grow(tmp_path / "pets", "{train,test}/{ant,bee}/1.png")
+    with pytest.raises(InputError, match="1 rows of class 1 .* stream.shots=3: lower stream.shots, or add images"):
+        stream(tmp_path / "pets", shots=3)
+    agrees(
+        (load(replace(STREAMS["folder"], root=str(tmp_path / "pets"), image_size=8)), stream(tmp_path / "pets", shots=1)[1]),
+        "ant bee",
+        2,
+        2,
+    )
+    with pytest.raises(InputError, match="without training rows: .* has one training image, leave it out or add images"):
+        stream(tmp_path / "pets", validation=0.1)
+    grow(tmp_path / "pets", "train/{ant,bee}/2.png")
+    stream(tmp_path / "pets", validation=0.1)
+
+
+def test_a_size_that_fills_the_memory_is_refused():
+    with pytest.raises(InputError, match="stream.image_size=1000000 must be at least 1 and at most 4096"):
+        resolve(["stream=digits", "method=finetune", "stream.image_size=1000000"])
 
 
 def test_the_root_is_one_of_the_splits(tmp_path):
