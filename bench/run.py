@@ -31,8 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = resolve(given.overrides, given.config_dir)
         if given.help:
+            import signal
+
             from bench.help import help_text
 
+            if hasattr(signal, "SIGPIPE"):
+                signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends quietly, as other commands do
             print(help_text(config))
             return 0
         if given.cfg:
