@@ -191,7 +191,7 @@ def test_class_names_and_paths_are_escaped_in_every_output(tmp_path):
     assert "<script" not in text and "&lt;script&gt;alert(2)" in text
     assert not [line for line in text.splitlines() if line.lstrip().startswith(("# b", "# q"))]  # a newline makes no heading
     (refused,) = [line for line in text.splitlines() if "broken.json" in line]
-    assert "\\|\\_p\\_ \\# q" in refused and html.unescape(refused).count("<script>alert(2)") == 1
+    assert "\\|\\_p\\_\\\\n\\# q" in refused and html.unescape(refused).count("<script>alert(2)") == 2
     tex = latex(table)
     assert [line for line in tex.splitlines() if "alert" in line] == [line for line in tex.splitlines() if line.startswith("% made-")]
 
