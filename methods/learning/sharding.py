@@ -79,11 +79,7 @@ def weightless() -> Iterator[list[str]]:
     global _lacking
     from transformers import PreTrainedModel
 
-    def shape(
-        cls: type, folder: Any, *_: Any, config: Any = None, dtype: Any = None, output_loading_info: bool = False, **more: Any
-    ) -> Any:
-        if "gguf_file" in more:  # read to be converted into a folder, once
-            return plain.__func__(cls, folder, config=config, dtype=dtype, **more)
+    def shape(cls: type, folder: Any, *_: Any, config: Any = None, dtype: Any = None, output_loading_info: bool = False, **__: Any) -> Any:
         config = config or cls.config_class.from_pretrained(folder)
         with torch.device("meta"):
             model = cls._from_config(config, **({} if dtype is None else {"dtype": dtype}))

@@ -12,6 +12,7 @@ from methods.learning.sharding import planned
 from methods.networks.weights import hashes
 
 TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]  # configurations and tokenizers
+POINTER = 1024  # bytes; what Git LFS leaves is shorter
 ELSEWHERE = ["original/*", "onnx/*", "openvino/*", "*consolidated*"]  # the same weights in other forms
 
 
@@ -89,7 +90,9 @@ def need_weights(folder: Path, name: str, option: str) -> None:
 
 
 def is_pointer(file: Path) -> bool:
-    """-> is it what Git LFS leaves in the place of a large file?"""
+    """-> is it what Git LFS leaves in the place of a large file? No file that could hold weights is opened."""
+    if file.stat().st_size > POINTER:
+        return False
     with open(file, "rb") as opened:
         return opened.read(24).startswith(b"version https://git-lfs")
 
