@@ -62,6 +62,8 @@ LATER |= {name: {"crop": None} for name in ("finetune", "joint", "replay", "lwf"
 for _name, _options in CONFIGS.items():
     if issubclass(_options, (Backboned, Encoded)):
         LATER.setdefault(_name, {})["input_range"] = "published"
+    if issubclass(_options, Backboned):
+        LATER[_name]["augment"] = True
     if issubclass(_options, Encoded):
         LATER[_name]["encoder_size"] = None
 

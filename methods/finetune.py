@@ -12,6 +12,7 @@ from data.stream import Batch, Task
 from methods import config
 from methods.base import Method, Prediction
 from methods.learning.training import fit
+from methods.networks.backbones import frozen_backbone
 from methods.networks.classifier import Classifier
 
 
@@ -21,14 +22,23 @@ class Finetune(Method):
 
     def __init__(self, config: config.Backboned, accelerator: Accelerator):
         super().__init__(config, accelerator)
-        self.net = self.Net(config).to(accelerator.device)
+        if config.frozen and not config.augment and self.Net is Classifier:
+            self.encoder = frozen_backbone(config)
+        self.net = self.new_net()
+
+    def new_net(self) -> Classifier:
+        """-> the network before the first task; a head alone where features are given"""
+        net = self.Net(self.config) if self.encoder is None else Classifier(self.config, self.encoder)
+        return net.to(self.accelerator.device)
 
     def learn(self, task: Task) -> None:
         self.net.grow(task.classes.stop)
         fit(self.accelerator, self.net, task.train, self.loss, self.config, self.augment(task))
 
-    def augment(self, task: Task) -> Augment | ResizedCrop:
+    def augment(self, task: Task) -> Augment | ResizedCrop | None:
         """-> what is done to the task's training images"""
+        if not self.config.augment:
+            return None
         flip, size = self.config.flip and task.mirrors, self.config.image_size
         if self.config.crop is None:
             return Augment(flip=flip)

@@ -55,6 +55,8 @@ class ICaRL(Replay):
         one_of("method.loss", config.loss, LOSSES)
         if self.memory.nothing:
             raise InputError("method.memory=0 leaves iCaRL without exemplars to classify by: keep at least one of each class")
+        if config.mirror and self.encoder is not None:
+            raise InputError("method.mirror=true needs mirror images, and method.augment=false reads none with a frozen backbone: drop one")
         self.teacher: Classifier | None = None
         self.means = torch.empty(0, 0, device=accelerator.device)  # [C, D]
 

@@ -9,7 +9,6 @@ from data.stream import Rows, Task
 from methods import config
 from methods.base import Stored
 from methods.finetune import Finetune
-from methods.networks.classifier import Classifier
 
 
 class Joint(Finetune):
@@ -22,7 +21,7 @@ class Joint(Finetune):
         self.item_bytes = 0
 
     def learn(self, task: Task) -> None:
-        self.net = Classifier(self.config).to(self.accelerator.device)
+        self.net = self.new_net()
         seen = Rows(task.train.store, *self.past) + task.train
         super().learn(replace(task, train=seen))
         self.past, self.item_bytes = (seen.index, seen.labels), seen.item_bytes()

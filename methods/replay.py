@@ -8,6 +8,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
+from data.errors import InputError
 from data.stream import Batch, Rows, Task
 from methods import config
 from methods.base import Stored
@@ -21,6 +22,8 @@ class Replay(Finetune):
 
     def __init__(self, config: config.Remembering, accelerator: Accelerator):
         super().__init__(config, accelerator)
+        if config.own_copy and self.encoder is not None:
+            raise InputError("method.own_copy=true keeps images, which method.augment=false leaves unread with a frozen backbone: drop one")
         self.memory = ExemplarMemory(**kept(config))
 
     def check(self, classes: int) -> None:

@@ -57,9 +57,11 @@ def make_backbone(name: str) -> nn.Module:
     return BACKBONES[name]()
 
 
-def fed_whole(fed: Fed, range: str) -> Fed:
-    """-> how a published network is fed that trains on: as published, but with whole images, as `fit` cuts its own crops out of them"""
-    return replace(fed.sized(None, range), crop=1.0, rule="squash", differs="whole images" if fed.crop != 1 else fed.differs)
+def fed_to_train(fed: Fed, options: Any) -> Fed:
+    """-> how a published network is fed that trains on: as published, but with whole images where `fit` cuts its own crops out of them"""
+    sized = fed.sized(None, options.input_range)
+    whole = {"crop": 1.0, "rule": "squash", "differs": "whole images" if fed.crop != 1 else fed.differs}
+    return replace(sized, **whole) if options.augment else sized
 
 
 def prepare(fed: Fed | None, images: Tensor, size: int | None) -> Tensor:
@@ -150,6 +152,35 @@ def frozen_encoder(
     return FrozenEncoder(module.fed, module, module.weights, grid, half)
 
 
+class Given(nn.Module):
+    """In place of a frozen backbone whose features are computed once: takes them as they come, [B, L, D]. The encoder stays outside."""
+
+    convolutional = False
+
+    def __init__(self, encoder: FrozenEncoder):
+        super().__init__()
+        self.features, self.fed, self.size, self.weights = encoder.features, encoder.fed, encoder.fed.size, encoder.weights
+        self.register_buffer("place", torch.zeros(1), persistent=False)  # on the device where the network is
+
+    def maps(self, features: Tensor) -> Tensor:
+        return features
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """-> [B, D]"""
+        return maps[:, 0]
+
+
 def encoder_of(options: Any) -> FrozenEncoder:
     """-> the frozen encoder that a method's options name, one vector an image. Errors: InputError"""
     return frozen_encoder(options.encoder, size=options.encoder_size, range=options.input_range)
+
+
+def frozen_backbone(options: Any) -> FrozenEncoder:
+    """-> the frozen backbone that a method's options name, as an encoder: of the same cache as `encoder_of`. Errors: InputError"""
+    if options.backbone != "packaged" and options.backbone.partition(":")[0] not in LIBRARIES:
+        one_of("method.backbone", options.backbone, BACKBONES)
+        raise InputError(
+            f"method.backbone={options.backbone} has no published weights whose features could be kept: leave method.augment=true, "
+            "or name packaged or timm:NAME"
+        )
+    return frozen_encoder(options.backbone, range=options.input_range)

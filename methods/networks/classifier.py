@@ -3,13 +3,15 @@
 Shapes: B batch, C classes seen, D features, K channels of the last feature map, H and W its size.
 """
 
+from itertools import chain
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
 from data.errors import InputError, one_of
 from methods.config import Backboned
-from methods.networks.backbones import fed_whole, make_backbone, prepare
+from methods.networks.backbones import FrozenEncoder, Given, fed_to_train, make_backbone, prepare
 from methods.networks.fed import RANGES
 
 HEADS = ("linear", "cosine")
@@ -48,13 +50,15 @@ def widened(old: nn.Linear | None, head: nn.Linear) -> nn.Linear:
 class Classifier(nn.Module):
     """Takes uint8 images, which it resizes and normalises itself, and gives a logit for each class seen.
 
-    A frozen backbone stays in eval mode and out of the state. Errors: InputError for an unknown backbone or head.
+    A frozen backbone stays in eval mode and out of the state. encoder: if given, its features [B, L, D] come in place of images.
+    Errors: InputError for an unknown backbone or head.
     """
 
-    def __init__(self, options: Backboned):
+    def __init__(self, options: Backboned, encoder: FrozenEncoder | None = None):
         super().__init__()
         one_of("method.head", options.head, HEADS)
-        self.backbone, self.image_size, self.kind = make_backbone(options.backbone), options.image_size, options.head
+        self.given, self.image_size, self.kind = encoder is not None, options.image_size, options.head
+        self.backbone = Given(encoder) if encoder is not None else make_backbone(options.backbone)
         size = getattr(self.backbone, "size", None)
         if size not in (None, options.image_size):
             raise InputError(f"method.backbone={options.backbone} takes images of {size} pixels: set method.image_size={size}")
@@ -62,7 +66,7 @@ class Classifier(nn.Module):
         one_of("method.input_range", options.input_range, RANGES)
         if published is None and options.input_range != "published":
             raise InputError(f"method.input_range={options.input_range} is for published weights, as timm:NAME: leave it out")
-        self.fed = fed_whole(published, options.input_range) if published else None
+        self.fed = fed_to_train(published, options) if published else None
         self.frozen = options.frozen
         if self.frozen:
             self.backbone.requires_grad_(False)
@@ -85,12 +89,12 @@ class Classifier(nn.Module):
     def grow(self, classes: int) -> None:
         """Widen the head to `classes` outputs; the old columns stay as they are, bit for bit."""
         make = CosineHead if self.kind == "cosine" else nn.Linear
-        head = make(self.backbone.features, classes).to(next(self.backbone.parameters()).device)
-        self.head = widened(self.head, head)
+        device = next(chain(self.backbone.parameters(), self.backbone.buffers())).device
+        self.head = widened(self.head, make(self.backbone.features, classes).to(device))
 
     def pixels(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H', W'] -> what the backbone takes, float [B, 3, H, W]"""
-        return prepare(self.fed, images, self.image_size)
+        """uint8 [B, 3, H', W'] -> what the backbone takes, float [B, 3, H, W]; features as they are"""
+        return images if self.given else prepare(self.fed, images, self.image_size)
 
     def maps(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H', W'] -> [B, K, H, W], the output of the last block"""

@@ -43,9 +43,12 @@ class Backboned(Training):
     input_range: str = "published"  # what published weights get: published (their own mean and std) | unit (0..1, as some papers fed ViTs)
     head: str = "linear"  # linear | cosine (cosines between feature and class weight, times a learnt scale)
     image_size: int | None = at_least(1, 32)  # images are resized to this many pixels; null keeps theirs
-    flip: bool = True  # mirror half of the training images, where the stream says that a mirror image keeps its class
+    augment: bool = True  # false: train on the images as published weights get them; with frozen=true on features that are computed once
+    flip: bool = option(  # mirror half of the training images, where the stream says that a mirror image keeps its class
+        True, idle={"augment": (False,)}
+    )
     crop: float | None = between(  # train on random resized crops of at least this share of an image; null = images moved by 4 pixels
-        0, 1, None, "(]"
+        0, 1, None, "(]", idle={"augment": (False,)}
     )
     channels_last: bool = True  # keep images channel by channel in memory's last dimension: faster convolutions, same result
 
