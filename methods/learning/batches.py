@@ -39,6 +39,10 @@ class Micro:
         """-> random numbers in 0..1 for this rank's rows, [b, width], other ones than those of `draws`"""
         return torch.rand(self.count, width, generator=torch.Generator().manual_seed(derive_seed(self.seed)))[self.where]
 
+    def normal(self, width: int) -> Tensor:
+        """-> standard normal numbers for this rank's rows, [b, width], other ones than those of `draws` and `uniform`"""
+        return torch.randn(self.count, width, generator=torch.Generator().manual_seed(derive_seed(self.seed, 1)))[self.where]
+
 
 class GlobalBatches:
     """A sampler of one rank's positions [b] among N rows, for every micro-batch of the steps `start` to `steps`.

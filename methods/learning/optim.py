@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules, from the options of `methods.config.Training`."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,14 +11,21 @@ from methods.config import Training
 
 
 def make_optimizer(model: nn.Module, options: Training) -> torch.optim.Optimizer:
-    """-> the optimizer over the parameters that require gradients"""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """-> the optimizer over the parameters that require gradients, in groups of the same decay and the same share of the learning rate
+
+    A model may say `rates`, shares of the rate by a part of the parameters' names: {"backbone.": 0.01} is SLCA's slow learner, and
+    {".lora_": 0.1} would let the low-rank matrices of a decoder learn more slowly than its projector.
+    """
     one_of("method.decay", options.decay, ("all", "matrices"))
     one_of("method.optimizer", options.optimizer, ("sgd", "adamw"))
-    decayed = [p for p in trained if options.decay == "all" or p.ndim >= 2]
-    others = [p for p in trained if not (options.decay == "all" or p.ndim >= 2)]
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+    groups: dict[tuple[bool, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = options.decay == "all" or parameter.ndim >= 2
+            share = next((share for part, share in getattr(model, "rates", {}).items() if part in name), 1.0)
+            group = {"params": [], "weight_decay": options.weight_decay if decays else 0.0, "share": share}
+            groups.setdefault((not decays, share), group)["params"].append(parameter)
+    groups = [groups[key] for key in sorted(groups)]
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov)
     return torch.optim.AdamW(groups, lr=options.lr)

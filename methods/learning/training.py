@@ -77,7 +77,8 @@ def fit(
 ) -> None:
     """Minimise `loss(model, batch)`, the mean over the batch's rows, over the parameters of `model` that require gradients.
 
-    The optimizer starts anew. The last batch of an epoch may be smaller; nothing is dropped or repeated.
+    The optimizer starts anew; a model's `rates` let parts of it learn more slowly (`make_optimizer`). The last batch of an epoch may be
+    smaller; nothing is dropped or repeated.
     Errors: InputError where the loss stops being finite (task, step and learning rate named).
     """
     run = _session
@@ -136,7 +137,7 @@ def _optimise(
             torch.manual_seed(derive_seed(*where, micro.step, rank))
             rate = learning_rate(options, micro.step, steps, steps_an_epoch)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("share", 1.0)
         run.micro = micro
         batch = fed(accelerator, rows, batch, augment, None if augment is None else micro.draws(augment))
         with synced(accelerator, prepared, micro.last), accelerator.autocast():

@@ -58,6 +58,33 @@ def test_fit_equals_a_bare_loop(accelerator, options):
         assert torch.allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_parts_learn_at_their_share_of_the_rate(accelerator, kind):
+    """Oracle: two optimizers of torch in a bare loop, one for each part; what decays is told apart from what does not in both."""
+    deep = [nn.Sequential() for _ in range(2)]
+    for model in deep:
+        torch.manual_seed(0)
+        model.add_module("backbone", nn.Linear(4, 4)), model.add_module("head", nn.Linear(4, 3))
+    model, bare = deep
+    model.rates = {"backbone.": 0.25}
+    options = Training(epochs=2, batch_size=5, lr=0.1, optimizer=kind, decay="matrices", weight_decay=0.05, schedule="multistep")
+    options.milestones = [1]
+    with session(Session()):
+        fit(accelerator, model, toy(), loss, options)
+    make, extra = (torch.optim.SGD, {"momentum": 0.9}) if kind == "sgd" else (torch.optim.AdamW, {})
+    parts = [(part, share, decay) for part, share in ((bare.backbone, 0.25), (bare.head, 1)) for decay in (0.05, 0.0)]
+    each = [(make([part.weight if decay else part.bias], lr=1.0, weight_decay=decay, **extra), share) for part, share, decay in parts]
+    for epoch in range(2):
+        for positions in torch.randperm(23, generator=Session().generator(0, epoch)).split(5):
+            bare.zero_grad()
+            loss(bare, toy()[positions]).backward()
+            for optimizer, share in each:
+                optimizer.param_groups[0]["lr"] = 0.1 * share * (0.2 if epoch else 1)
+                optimizer.step()
+    for ours, theirs in zip(model.parameters(), bare.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
 def test_accumulation_does_not_change_the_result(accelerator):
     whole, parts = net(), net()
     for model, accumulate in ((whole, 1), (parts, 3)):
@@ -100,13 +127,14 @@ def test_ranks_share_the_global_batch(count, size, accumulate, world, start):
 
 
 @given(count=st.integers(1, 30), world=st.integers(1, 4))
-def test_augmentation_draws_do_not_depend_on_the_world(count, world):
+def test_draws_do_not_depend_on_the_world(count, world):
     augment, steps = Augment(), -(-count // 9)
 
     def drawn(rank, ranks):
         for positions, micro in GlobalBatches(count, 9, 1, (0, 0, 0), 0, steps, rank, ranks)._plan():
             if micro.weight:
-                yield from zip(positions.tolist(), micro.draws(augment).tolist(), strict=True)
+                draws = (micro.draws(augment), micro.uniform(3), micro.normal(3))
+                yield from zip(positions.tolist(), *(each.tolist() for each in draws), strict=True)
 
     assert sorted(pair for rank in range(world) for pair in drawn(rank, world)) == sorted(drawn(0, 1))
 
