@@ -11,6 +11,7 @@ from data.images.augment import Augment, ResizedCrop
 from data.stream import Batch, Task
 from methods import config
 from methods.base import Method, Prediction
+from methods.learning.sharding import on_device
 from methods.learning.training import fit
 from methods.networks.backbones import frozen_backbone
 from methods.networks.classifier import Classifier
@@ -29,7 +30,7 @@ class Finetune(Method):
     def new_net(self) -> Classifier:
         """-> the network before the first task; a head alone where features are given"""
         net = self.Net(self.config) if self.encoder is None else Classifier(self.config, self.encoder)
-        return net.to(self.accelerator.device)
+        return on_device(self.accelerator, net)
 
     def learn(self, task: Task) -> None:
         self.net.grow(task.classes.stop)

@@ -14,10 +14,9 @@ from torch.nn.functional import normalize
 
 from data.errors import InputError
 from methods.gmm.prompt import spoken
-from methods.networks.encoders import clip_model, in_shape, weight_sentences
 from methods.networks.fed import activations
 from methods.networks.folders import load_tokenizer, load_whole, model_folder, weight_hashes
-from methods.networks.weights import hashes, packaged_file
+from methods.networks.weights import hashes, in_shape, packaged_file, weight_sentences
 
 
 class TextEncoder:
@@ -132,6 +131,8 @@ def pooling(folder: Path, name: str) -> dict[str, Any]:
 def clip_text(name: str) -> TextEncoder:
     """-> the text tower of `open_clip:NAME`. Errors: InputError"""
     import open_clip
+
+    from methods.networks.clips import clip_model
 
     rest = name.partition(":")[2]
     with weight_sentences(name), in_shape():

@@ -4,6 +4,7 @@ Also the decoder's other forms: quantized weights, activations that are computed
 """
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +13,11 @@ from torch import nn
 from data.errors import InputError, one_of
 from methods.config import GMM
 from methods.gmm.vlm import VLM
-from methods.networks.folders import model_folder, sentences
+from methods.learning.sharding import planned
+from methods.networks.folders import adapter_file, model_folder, sentences
+from methods.networks.weights import hashes, lacks
 
+BESIDE_LORA = ("modules_to_save", "bias", "trainable_token_indices", "target_parameters")  # of an adapter: what would be left out
 PARTS = ("projector", "qformer", "lora")
 
 
@@ -39,7 +43,7 @@ def apply(vlm: VLM, options: GMM) -> None:
     for one in queries:
         one.requires_grad_("qformer" in trained)
     if "lora" in trained:
-        add_lora(vlm.decoder, options)
+        add_lora(vlm, options)
         vlm.tuned = True
     if options.gradient_checkpointing:
         checkpoint(vlm)
@@ -48,45 +52,58 @@ def apply(vlm: VLM, options: GMM) -> None:
             parameter.data = parameter.data.float()
 
 
-def add_lora(decoder: nn.Module, options: GMM) -> None:
+def add_lora(vlm: VLM, options: GMM) -> None:
     """Put low-rank matrices (Hu et al. 2022) beside linear layers of the decoder, or those of a published adapter.
 
     Without dropout, whose draws would depend on the number of processes. Errors: InputError
     """
     from peft import LoraConfig, inject_adapter_in_model
 
+    decoder = vlm.decoder
     if options.adapter:
-        return load_adapter(decoder, options.adapter)
+        weights, said = load_adapter(decoder, options.adapter)
+        vlm.weights, vlm.made_of = {**vlm.weights, **weights}, {**vlm.made_of, "adapter": {**said, "weights": weights}}
+        return
     linear = {name.rpartition(".")[2] for name, module in decoder.base_model.named_modules() if isinstance(module, nn.Linear)}
     layers = set(options.lora_layers) if options.lora_layers is not None else linear
     for layer in layers:
         one_of("layer in method.lora_layers", layer, linear)
     inject_adapter_in_model(LoraConfig(r=options.lora_rank, lora_alpha=options.lora_alpha, target_modules=sorted(layers)), decoder)
-    return None
 
 
-def load_adapter(decoder: nn.Module, name: str) -> None:
-    """Put a published adapter's matrices beside the decoder's layers. Errors: InputError, also for one made for another decoder"""
+def load_adapter(decoder: nn.Module, name: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Put a published adapter's matrices beside the decoder's layers. -> sha256 of its file; what a record says of it
+
+    Errors: InputError, also for one made for another decoder. A plan reads no matrices.
+    """
     from peft import LoraConfig, PeftConfig, inject_adapter_in_model, load_peft_weights, set_peft_model_state_dict
 
     folder = model_folder(name, "method.adapter", "adapter_config.json")
     other = f"method.adapter={name} was made for another decoder"
+    file = adapter_file(folder)
+    if not file.is_file():
+        lacks(f"method.adapter={name}: the folder holds no {file.name}: name one that peft's save_pretrained has written")
     with sentences(name, "method.adapter"):
         config = PeftConfig.from_pretrained(folder)
-        saved = load_peft_weights(str(folder), device="cpu")
+        saved = load_peft_weights(str(folder), device="cpu") if planned() is None else {}
     if not isinstance(config, LoraConfig):
         raise InputError(f"method.adapter={name} is no LoRA adapter but {config.peft_type}: name one of LoRA")
+    beside = [key for key in BESIDE_LORA if getattr(config, key, None) not in (None, [], {}, "none")]
+    if beside:
+        raise InputError(f"method.adapter={name} changes more than low-rank matrices do ({beside[0]}): name another one")
     if config.base_model_name_or_path:
         other += f" ({config.base_model_name_or_path})"
     config.inference_mode, config.lora_dropout = False, 0.0
     try:
         inject_adapter_in_model(config, decoder)
-        found = set_peft_model_state_dict(decoder, saved)
+        found = set_peft_model_state_dict(decoder, saved) if planned() is None else None
     except (RuntimeError, ValueError, KeyError):
         raise InputError(f"{other}: name that one, or leave it out") from None
-    missing = [name for name in found.missing_keys if "lora_" in name]
-    if missing or found.unexpected_keys:
+    if found is not None and (found.unexpected_keys or any("lora_" in name for name in found.missing_keys)):
         raise InputError(f"{other}: name that one, or leave it out")
+    layers = sorted(config.target_modules) if isinstance(config.target_modules, (set, list)) else config.target_modules
+    said = {"library": "peft", "tag": Path(name).name, "rank": config.r, "alpha": config.lora_alpha, "layers": layers}
+    return hashes({f"adapter {Path(name).name}/{file.name}": file}), said
 
 
 def checkpoint(vlm: VLM) -> None:

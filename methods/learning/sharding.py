@@ -93,6 +93,11 @@ def weightless() -> Iterator[list[str]]:
         PreTrainedModel.from_pretrained, _lacking = plain, None
 
 
+def on_device(accelerator: Accelerator, module: nn.Module) -> nn.Module:
+    """-> a whole module on the device; in a plan, where it may have a shape alone, as it is"""
+    return module.to(accelerator.device) if _lacking is None else module
+
+
 def loaded_whole(plugin: Any) -> None:
     """From here on transformers takes no notice of DeepSpeed, which else would leave every model that it loads in shares."""
     from transformers.integrations import unset_hf_deepspeed_config
@@ -174,7 +179,7 @@ def place(accelerator: Accelerator, model: nn.Module, options: Training) -> None
         root = model._get_fsdp_state()
         root._mp_policy = replace(root._mp_policy, output_dtype=None)  # accelerate has one policy for all: losses would be bfloat16
     else:
-        model.to(accelerator.device)
+        on_device(accelerator, model)
 
 
 def prepare(accelerator: Accelerator, model: nn.Module, options: Training) -> tuple[nn.Module, Any]:

@@ -3,10 +3,7 @@
 Shapes: B batch, D features, K channels, H and W in pixels or positions, L tokens.
 """
 
-import contextlib
 import json
-import pickle
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from data.errors import InputError, one_of
 from methods.learning.sharding import planned
 from methods.networks.fed import Fed, activations
 from methods.networks.towers import vision_tower
-from methods.networks.weights import hashes, packaged_file
+from methods.networks.weights import hashes, in_shape, needed, packaged_file, weight_sentences, weights_in
 
 LIBRARIES = ("timm", "open_clip", "hf")
 PACKAGED = "tf_efficientnet_lite0.in1k"
@@ -64,12 +61,12 @@ def pretrained(name: str, dtype: torch.dtype = torch.float32, size: int | None =
     if library == "hf":
         return vision_tower(rest, dtype, size, range)
     with weight_sentences(name), in_shape():
-        return _timm(rest, size, range) if library == "timm" else _open_clip(rest, size, range)
+        if library == "timm":
+            return _timm(rest, size, range)
+        from methods.networks.clips import clip_model
 
-
-def in_shape() -> Any:
-    """-> a block inside which a plan makes networks in their shape alone"""
-    return torch.device("meta") if planned() is not None else contextlib.nullcontext()
+        model, files, fed = clip_model(rest, size)
+        return Network(model.visual, fed.sized(size, range), hashes(files))
 
 
 def packaged(size: int | None = None, range: str = "published") -> Network:
@@ -107,9 +104,11 @@ def _timm(name: str, size: int | None, range: str) -> Network:
     import timm
 
     if Path(name).is_dir():
-        file, text = _weights_in(Path(name)), (Path(name) / "config.json")
+        file, text = weights_in(Path(name)), (Path(name) / "config.json")
         config = json.loads(text.read_text()) if text.is_file() else {}
-        model = _made(name, size, config.get("pretrained_cfg", {}), f"local-dir:{name}")  # strict: as many classes as its config.json says
+        # From the very file that is hashed; strict: as many classes as its config.json says.
+        read = {"pretrained_cfg_overlay": {"file": str(file), "source": ""}}
+        model = _made(name, size, config.get("pretrained_cfg", config), f"local-dir:{name}", **read)
         own = model.pretrained_cfg
         tag = f"{config.get('architecture', Path(name).name)}.{own.get('tag') or Path(name).name}"
     else:
@@ -117,7 +116,7 @@ def _timm(name: str, size: int | None, range: str) -> Network:
         if not timm.is_model(tag):
             one_of("timm network", tag.partition(".")[0], timm.list_models())
         own = _configuration(tag, path)
-        file = Path(path) if path else _timm_download(tag, own)
+        file = needed(Path(path)) if path else _timm_download(tag, own)
         found: dict[str, Any] = {}
         if planned() is None:
             state, head = timm.models.load_state_dict(str(file)), own["classifier"]
@@ -174,105 +173,3 @@ def _timm_download(tag: str, own: dict[str, Any]) -> Path:
         planned().append(f"fetch    the weights of timm:{tag}, from the hub, unless they are there already")
         return Path("model.safetensors")
     return Path(hf_hub_download(own["hf_hub_id"], own.get("hf_hub_filename") or "model.safetensors"))
-
-
-def _open_clip(name: str, size: int | None, range: str) -> Network:
-    model, files, fed = clip_model(name, size)
-    return Network(model.visual, fed.sized(size, range), hashes(files))
-
-
-def clip_model(name: str, size: int | None = None) -> tuple[nn.Module, dict[str, Path], Fed]:
-    """-> a model of open_clip, images and texts; its files of weights by name; how it is fed as published. Errors: InputError"""
-    import open_clip
-
-    given = {} if size is None else {"force_image_size": size}
-    load = {"load_weights": True} if planned() is None else {"load_weights": False, "device": "meta"}
-    if Path(name).is_dir():
-        file, tag = _weights_in(Path(name)), Path(name).name
-        model = open_clip.create_model(f"local-dir:{name}", **load, **given)
-        own = json.loads((Path(name) / "open_clip_config.json").read_text())
-        published = own["model_cfg"]["vision_cfg"].get("image_size", 224)
-        data = model.visual.preprocess_cfg
-    else:
-        architecture, _, weights = name.partition("/")
-        one_of("open_clip network", architecture, open_clip.list_models())
-        published = open_clip.get_model_config(architecture)["vision_cfg"].get("image_size", 224)
-        if Path(weights).suffix:
-            file, tag, data = Path(weights), f"{architecture}/{Path(weights).name}", _common(architecture, weights)
-            if not file.is_file():
-                raise FileNotFoundError(file)
-            model = open_clip.create_model(architecture, pretrained=weights, **load, **given)
-        else:
-            data = _tagged(architecture, weights)
-            tag, file = f"{architecture}/{weights}", Path("open_clip")
-            if planned() is None:
-                file = Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(architecture, weights)))
-                model = open_clip.create_model(architecture, pretrained=weights, **load, **given)
-            else:
-                planned().append(f"fetch    the weights of open_clip:{name}, from the hub, unless they are there already")
-                model = open_clip.create_model(architecture, **load, **given)
-    defaults = open_clip.transform.PreprocessCfg()
-    data = {key: data.get(key, getattr(defaults, key)) for key in ("mean", "std", "interpolation", "resize_mode")}
-    if not isinstance(published, int):
-        raise InputError(f"open_clip:{name} takes images that are no squares, which are not made here: name another network")
-    numbers = {"mean": tuple(data["mean"]), "std": tuple(data["std"])}
-    said = {"rule": data["resize_mode"], "interpolation": data["interpolation"], "activation": activations(model.visual)}
-    return model, {file.name: file}, Fed("open_clip", tag, published, **numbers, **said)
-
-
-def _tagged(architecture: str, tag: str) -> dict[str, Any]:
-    """-> open_clip's configuration of the weights with a tag. Errors: InputError, also where they have another activation"""
-    import open_clip
-
-    quick, other = open_clip.get_model_config(architecture).get("quick_gelu", False), f"{architecture}-quickgelu"
-    one_of(f"weights of open_clip's {architecture}", tag, open_clip.list_pretrained_tags_by_model(architecture))
-    found = open_clip.get_pretrained_cfg(architecture, tag)
-    if found.get("quick_gelu") and not quick:
-        right = f"open_clip:{other}/{tag}" if other in open_clip.list_models() else "another network"
-        raise InputError(
-            f"open_clip:{architecture}/{tag} would be built with GELU where its weights were trained with QuickGELU: name {right}"
-        )
-    return found
-
-
-def _common(architecture: str, file: str) -> dict[str, Any]:
-    """-> how all weights are fed that open_clip has for an architecture. Errors: InputError where they differ"""
-    import open_clip
-
-    keys = ("mean", "std", "interpolation", "resize_mode")
-    found = [open_clip.get_pretrained_cfg(architecture, tag) for tag in open_clip.list_pretrained_tags_by_model(architecture)]
-    if len({tuple(one.get(key) for key in keys) for one in found}) > 1:
-        raise InputError(
-            f"open_clip:{architecture}/{file} does not say how its weights were fed: put them into a folder with an open_clip_config.json, "
-            "and name that as open_clip:FOLDER"
-        )
-    return found[0] if found else {}
-
-
-def _weights_in(folder: Path) -> Path:
-    """-> the file of weights that the libraries read in a folder"""
-    files = [file for ending in ("safetensors", "bin", "pth", "pt") for file in sorted(folder.glob(f"*.{ending}"))]
-    if not files and planned() is not None:
-        planned().append(f"missing  {folder} holds no weights: save the network there as its library does for the hub")
-        return folder / "weights"
-    if not files:
-        raise InputError(f"{folder} holds no weights: save the network there as its library does for the hub")
-    return files[0]
-
-
-@contextlib.contextmanager
-def weight_sentences(name: str) -> Iterator[None]:
-    """What the libraries raise while they load, as one sentence."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (RuntimeError, ValueError, KeyError, AssertionError, pickle.UnpicklingError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        said = next((line for line in lines if "size mismatch" in line), lines[-1]).rstrip(".")
-        raise InputError(f"the weights of '{name}' do not fit the network ({said}): name the architecture they were saved from") from None
-    except OSError as error:  # the hub's own errors are of this kind, too
-        why = type(error).__name__
-        raise InputError(f"the weights of '{name}' cannot be read or fetched ({why}): name a file or folder on this machine") from None

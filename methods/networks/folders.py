@@ -9,10 +9,9 @@ from typing import Any
 
 from data.errors import InputError
 from methods.learning.sharding import planned
-from methods.networks.weights import hashes
+from methods.networks.weights import hashes, is_pointer, lacks, whole_model
 
 TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]  # configurations and tokenizers
-POINTER = 1024  # bytes; what Git LFS leaves is shorter
 ELSEWHERE = ["original/*", "onnx/*", "openvino/*", "*consolidated*"]  # the same weights in other forms
 
 
@@ -29,6 +28,8 @@ def model_folder(name: str | None, option: str, config: str = "config.json") -> 
         if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
             raise InputError(f"{option}={name}: there is no such folder")
         folder = _fetched(name, option)
+    if config == "config.json":
+        whole_model(folder, f"{option}={name}")
     if not (folder / config).is_file():
         raise InputError(f"{option}={name}: the folder holds no {config}: name one that save_pretrained has written")
     return folder
@@ -41,7 +42,7 @@ def _fetched(name: str, option: str) -> Path:
         if planned() is not None:
             return Path(snapshot_download(name, allow_patterns=TEXTS, ignore_patterns=ELSEWHERE))
         folder = Path(snapshot_download(name, allow_patterns=[*TEXTS, "*.safetensors"], ignore_patterns=ELSEWHERE))
-        if not any(folder.glob("*.safetensors")):
+        if not weight_files(folder) and not adapter_file(folder).is_file():
             snapshot_download(name, allow_patterns=["*.bin"], ignore_patterns=ELSEWHERE)
         return folder
     except errors.GatedRepoError:
@@ -58,8 +59,22 @@ def _fetched(name: str, option: str) -> Path:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """-> the files of weights in a folder; safetensors alone where there are some, as transformers reads them"""
-    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    """-> the files of weights that transformers reads in a folder, also where some lack: one, or all that an index names"""
+    config = folder / "config.json"
+    own = _read(config).get("transformers_weights") if config.is_file() else None
+    for name in [own] if own else ["model.safetensors", "pytorch_model.bin"]:
+        index = folder / (name if name.endswith(".index.json") else f"{name}.index.json")
+        if (folder / name).is_file() and name != index.name:
+            return [folder / name]
+        if index.is_file():
+            return [folder / file for file in sorted(set(_read(index, "weight_map").values()))]
+    return []
+
+
+def adapter_file(folder: Path) -> Path:
+    """-> the file of an adapter that peft reads in a folder"""
+    usual, other = (folder / f"adapter_model.{ending}" for ending in ("safetensors", "bin"))
+    return other if other.is_file() and not usual.is_file() else usual
 
 
 def weight_hashes(folder: Path, name: str, role: str = "") -> dict[str, str]:
@@ -70,39 +85,32 @@ def weight_hashes(folder: Path, name: str, role: str = "") -> dict[str, str]:
 def need_weights(folder: Path, name: str, option: str) -> None:
     """See that a folder holds all of its weights; a plan notes what a run will lack. Errors: InputError, in a run."""
     files, said = weight_files(folder), f"{option}={name}"
-    if not files and planned() is not None and not Path(name).expanduser().is_dir():
+    absent = [file for file in files if not file.is_file()]
+    if len(absent) == len(files) and planned() is not None and not Path(name).expanduser().is_dir():
         planned().append(f"fetch    the weights of {said}, from the hub")
         return
-    listed = {file for index in folder.glob("*.index.json") if files for file in _listed(index) if Path(file).suffix == files[0].suffix}
-    absent = sorted(file for file in listed if not (folder / file).is_file())
-    pointers = [file.name for file in files if is_pointer(file)]
+    pointers = [file.name for file in files if file not in absent and is_pointer(file)]
     if not files:
         lack = f"{said}: the folder holds no weights: name one that save_pretrained has written"
     elif absent:
-        lack = f"{said} lacks {len(absent)} of its files of weights ({absent[0]}): name a complete folder"
+        lack = f"{said} lacks {len(absent)} of its files of weights ({absent[0].name}): name a complete folder"
     elif pointers:
         lack = f"{said} holds pointers of Git LFS in place of weights ({pointers[0]}): fetch them with `git lfs pull` in the folder"
     else:
         return
-    if planned() is None:
-        raise InputError(lack)
-    planned().append(f"missing  {lack}")
+    lacks(lack)
 
 
-def is_pointer(file: Path) -> bool:
-    """-> is it what Git LFS leaves in the place of a large file? No file that could hold weights is opened."""
-    if file.stat().st_size > POINTER:
-        return False
-    with open(file, "rb") as opened:
-        return opened.read(24).startswith(b"version https://git-lfs")
-
-
-def _listed(index: Path) -> set[str]:
-    """-> the files that an index of weights names"""
+def _read(file: Path, key: str = "") -> dict[str, Any]:
+    """-> what stands in a file of JSON, or under a key of it"""
     try:
-        return set(json.loads(index.read_text())["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError):
-        raise InputError(f"{index} is no index of weights: name a folder that save_pretrained has written") from None
+        found = json.loads(file.read_text())
+        found = found[key] if key else found
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{file} cannot be read: name a folder that save_pretrained has written")
+    return found
 
 
 @contextlib.contextmanager

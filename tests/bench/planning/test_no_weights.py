@@ -1,10 +1,18 @@
 """A plan reads configurations and tokenizers alone. Oracle: weights that could not be read, and a watch over the files that are opened."""
 
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
+import timm
+import transformers
+from peft import LoraConfig, get_peft_model
+from timm.models import save_for_hf
 
 from bench.run import main
+from methods.gmm.tiny import tiny_folder, tokenizer
+from tests.tiny import clip_folder
 
 WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
 _seen: list[str] | None = None
@@ -46,3 +54,93 @@ def test_the_packaged_models(tmp_path, capsys, monkeypatch, opened, no_hashing):
     assert "138,623,872 parameters, of which 737,856 train" in said and "(one process x 1): weights 0.50" in said
     assert ", names 0.08" in said and "features 0.00 GiB as tables of 1 x 1280 numbers an image" in said
     assert sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*")) < 2**23 and opened == []
+
+
+def _timm(folder: Path) -> None:
+    save_for_hf(timm.create_model("test_resnet", num_classes=7), folder, safe_serialization=True)
+
+
+def _clip(folder: Path) -> None:
+    shutil.copytree(clip_folder(), folder)
+
+
+def _tower(folder: Path) -> None:
+    shutil.copytree(tiny_folder("composed") / "encoder", folder)
+
+
+def _decoder(folder: Path) -> None:
+    shutil.copytree(tiny_folder("composed") / "decoder", folder)
+
+
+def _texts(folder: Path) -> None:
+    config = transformers.BertConfig(vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
+    transformers.BertModel(config).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+
+
+def _adapter(folder: Path) -> None:
+    base = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder("composed") / "decoder")
+    get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder)
+
+
+TINY = ["method=gmm", "method.vlm=tiny", "method.family=composed"]
+COMPOSED = ["method=gmm", "method.vlm=composed", "method.visual_tokens=0"]
+DECODER = "method.decoder={tiny}/decoder"
+# what is saved, how a plan names it, and the words on what lacks
+CASES = {
+    "timm folder": (_timm, ["method=ncm", "method.encoder=timm:{at}"], "{at} holds no weights"),
+    "timm file": (_timm, ["method=ncm", "method.encoder=timm:test_resnet.r160_in1k/{file}"], "there is no file of weights {file}"),
+    "timm backbone": (_timm, ["method=finetune", "method.backbone=timm:{at}", "method.image_size=160"], "{at} holds no weights"),
+    "timm backbone with a memory": (
+        _timm,
+        ["method=icarl", "method.backbone=timm:{at}", "method.image_size=160"],
+        "{at} holds no weights",
+    ),
+    "open_clip folder": (_clip, ["method=ncm", "method.encoder=open_clip:{at}"], "{at} holds no weights"),
+    "open_clip file": (_clip, ["method=ncm", "method.encoder=open_clip:ViT-B-16-SigLIP/{file}"], "there is no file of weights {file}"),
+    "both towers": (_clip, ["method=zero_shot", "method.encoder=open_clip:{at}"], "{at} holds no weights"),
+    "hf tower": (_tower, ["method=ncm", "method.encoder=hf:{at}"], "hf={at}: the folder holds no weights"),
+    "hf tower of a decoder": (_tower, [*COMPOSED, "method.encoder=hf:{at}", DECODER], "hf={at}: the folder holds no weights"),
+    "decoder": (_decoder, [*COMPOSED, "method.decoder={at}"], "method.decoder={at}: the folder holds no weights"),
+    "text encoder": (_texts, [*TINY, "method.text_encoder={at}"], "method.text_encoder={at}: the folder holds no weights"),
+    "text encoder of open_clip": (_clip, [*TINY, "method.text_encoder=open_clip:{at}"], "{at} holds no weights"),
+    "adapter": (
+        _adapter,
+        [*TINY, "method.train=projector+lora", "method.adapter={at}"],
+        "method.adapter={at}: the folder holds no adapter_model.safetensors",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_weights_that_cannot_be_read(case, tmp_path, capsys, opened, no_hashing):
+    """With a file there that holds nothing but letters a plan is whole; without it, it names what lacks and tells all the rest."""
+    make, options, said = CASES[case]
+    make(tmp_path / "model")
+    (file,) = (tmp_path / "model").glob("*.safetensors")
+    given = {"at": tmp_path / "model", "file": file, "tiny": tiny_folder("composed")}
+    options = [option.format(**given) for option in options]
+    file.write_bytes(b"x" * 5000)
+    opened.clear()
+    assert plan(*options, tmp_path=tmp_path) == 0
+    whole = capsys.readouterr().out.splitlines()
+    file.unlink()
+    assert plan(*options, tmp_path=tmp_path) == 2
+    told = capsys.readouterr().out.splitlines()
+    lacks = [line for line in told if line.startswith("missing")]
+    assert len(lacks) == 1 and lacks[0].startswith("missing  " + said.format(**given))
+    kinds = ("feeding", "device")  # rates and memory are measured anew
+    assert [line for line in told if line not in lacks and not line.startswith(kinds)] == [
+        line for line in whole if not line.startswith(kinds)
+    ]
+    assert str(file) not in opened
+
+
+TRAINED = ["method.backbone=packaged", "method.image_size=224"]
+
+
+@pytest.mark.parametrize("options", [["method=finetune", *TRAINED], ["method=der_yan", *TRAINED], ["method=ncm"]])
+def test_the_packaged_encoder(options, tmp_path, capsys, monkeypatch, no_hashing):
+    monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("a plan loads nothing"))
+    assert plan(*options, tmp_path=tmp_path) == 0
+    assert " tf_efficientnet_lite0.in1k (packaged), " in capsys.readouterr().out

@@ -176,7 +176,7 @@ def test_a_plan_needs_no_weights(family, tmp_path, capsys, monkeypatch):
     """Configuration and tokenizer alone; nothing is hashed; what is missing is named, and with it there the plan is whole."""
     folder, size = tmp_path / "model", ["method.encoder_size=56"] if family.startswith("qwen") else []
     shutil.copytree(tiny_folder(family), folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    monkeypatch.setattr("data.caching.cache.file_sha256", lambda path: pytest.fail("a plan hashes nothing"))
+    monkeypatch.setattr("methods.networks.weights.file_sha256", lambda path: pytest.fail("a plan hashes nothing"))
     options = ["method.vlm=hf", f"method.model={folder}", "method.text_encoder=decoder", *size]
     assert plan(*options, tmp_path=tmp_path) == 2
     said = capsys.readouterr().out
@@ -194,7 +194,8 @@ def test_a_plan_needs_no_weights(family, tmp_path, capsys, monkeypatch):
 
 def test_an_index_names_what_lacks(tmp_path, capsys):
     folder = shutil.copytree(tiny_folder("llava"), tmp_path / "model")
-    weights = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    weights = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    shutil.move(folder / "model.safetensors", folder / "model-1.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps(weights))
     with pytest.raises(InputError, match="lacks 1 of its files of weights .model-2.safetensors.: name a complete folder"):
         load_vlm(GMM(vlm="hf", model=str(folder), visual_tokens=0))
