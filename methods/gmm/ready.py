@@ -164,7 +164,7 @@ def taken_apart(options: GMM, folder: Path, name: str) -> tuple[FrozenEncoder, V
 
     said = f"method.model={name}"
     with sentences(name, "method.model"):
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if config.model_type not in FAMILIES:
         raise InputError(f"{said} is a {config.model_type}, which cannot be used here: name a model of {', '.join(sorted(FAMILIES))}")
     family = FAMILIES[config.model_type]

@@ -83,7 +83,7 @@ def weightless() -> Iterator[list[str]]:
         config = config or cls.config_class.from_pretrained(folder)
         with torch.device("meta"):
             model = cls._from_config(config, **({} if dtype is None else {"dtype": dtype}))
-        return (model, {"missing_keys": [], "mismatched_keys": []}) if output_loading_info else model
+        return (model, {"missing_keys": [], "mismatched_keys": [], "unexpected_keys": []}) if output_loading_info else model
 
     plain, _lacking = PreTrainedModel.__dict__["from_pretrained"], []
     PreTrainedModel.from_pretrained = classmethod(shape)

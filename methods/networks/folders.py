@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,25 @@ from methods.networks.weights import hashes, is_pointer, lacks, whole_model
 
 TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]  # configurations and tokenizers
 ELSEWHERE = ["original/*", "onnx/*", "openvino/*", "*consolidated*"]  # the same weights in other forms
+PULL = "fetch them with `git lfs pull` in the folder"
 
 
 def model_folder(name: str | None, option: str, config: str = "config.json") -> Path:
     """-> the folder that an option names: one on this machine, or a repository of the hub, fetched if it is not here.
 
     Weights are read as safetensors; where a repository has none, as its .bin files; a plan fetches none. Errors: InputError where there
-    is none, it holds no `config`, it is gated, or the hub cannot be reached.
+    is none, it holds no `config`, it is gated, the hub cannot be reached, or what it holds is no whole model.
     """
     if not name:
         raise InputError(f"{option} is not set: name a folder or a repository of the hub")
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-            raise InputError(f"{option}={name}: there is no such folder")
+            raise InputError(f"{option}={name}: there is no such folder{': name the one it lies in' if folder.is_file() else ''}")
         folder = _fetched(name, option)
+    pointers = [file.name for end in TEXTS for file in folder.glob(end) if is_pointer(file)]
+    if pointers:
+        raise InputError(f"{option}={name} holds pointers of Git LFS in place of files ({min(pointers)}): {PULL}")
     if config == "config.json":
         whole_model(folder, f"{option}={name}")
     if not (folder / config).is_file():
@@ -61,13 +66,13 @@ def _fetched(name: str, option: str) -> Path:
 def weight_files(folder: Path) -> list[Path]:
     """-> the files of weights that transformers reads in a folder, also where some lack: one, or all that an index names"""
     config = folder / "config.json"
-    own = _read(config).get("transformers_weights") if config.is_file() else None
+    own = read_json(config).get("transformers_weights") if config.is_file() else None
     for name in [own] if own else ["model.safetensors", "pytorch_model.bin"]:
         index = folder / (name if name.endswith(".index.json") else f"{name}.index.json")
         if (folder / name).is_file() and name != index.name:
             return [folder / name]
         if index.is_file():
-            return [folder / file for file in sorted(set(_read(index, "weight_map").values()))]
+            return [folder / file for file in sorted(set(read_json(index, "weight_map").values()))]
     return []
 
 
@@ -95,14 +100,14 @@ def need_weights(folder: Path, name: str, option: str) -> None:
     elif absent:
         lack = f"{said} lacks {len(absent)} of its files of weights ({absent[0].name}): name a complete folder"
     elif pointers:
-        lack = f"{said} holds pointers of Git LFS in place of weights ({pointers[0]}): fetch them with `git lfs pull` in the folder"
+        lack = f"{said} holds pointers of Git LFS in place of weights ({pointers[0]}): {PULL}"
     else:
         return
     lacks(lack)
 
 
-def _read(file: Path, key: str = "") -> dict[str, Any]:
-    """-> what stands in a file of JSON, or under a key of it"""
+def read_json(file: Path, key: str = "") -> dict[str, Any]:
+    """-> what stands in a file of JSON, or under a key of it. Errors: InputError"""
     try:
         found = json.loads(file.read_text())
         found = found[key] if key else found
@@ -122,6 +127,11 @@ def sentences(name: str, option: str) -> Iterator[None]:
         yield
     except InputError:
         raise
+    except (pickle.UnpicklingError, EOFError):
+        raise InputError(
+            f"{option}={name} holds a .bin file that is torn or more than weights, and code in files is never run: "
+            "name a folder with safetensors"
+        ) from None
     except (ValueError, KeyError, RuntimeError, OSError, ImportError, AttributeError, SafetensorError) as error:
         text = str(error)
         if "trust_remote_code" in text:
@@ -142,7 +152,7 @@ def load_tokenizer(folder: Path, name: str, option: str, **given: Any) -> Any:
     if lacking and (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file():
         raise InputError(f"{option}={name} has a tokenizer.model alone, which needs sentencepiece: `pip install sentencepiece protobuf`")
     with sentences(name, f"the tokenizer of {option}"):
-        return AutoTokenizer.from_pretrained(folder, **given)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **given)  # left open, transformers would ask at a terminal
 
 
 def save_model(model: Any, folder: Path) -> None:
@@ -157,16 +167,44 @@ def save_model(model: Any, folder: Path) -> None:
 
 
 def load_whole(kind: Any, folder: Path, name: str, option: str, unused: str = "\0", **given: Any) -> Any:
-    """-> a model of a folder through `kind` (an Auto class of transformers). Errors: InputError, also where a weight is missing.
+    """-> a model of a folder through `kind` (an Auto class of transformers). Errors: InputError, also where a weight is missing or spare.
 
     unused: a part of the names of weights that may be missing, as they are not used.
     transformers fills missing weights with random numbers and a warning, which would be a number nobody could explain.
     """
+    _plain(read_json(folder / "config.json"), name, option)
     need_weights(folder, name, option)
+    load = {"output_loading_info": True, "local_files_only": True, "trust_remote_code": False, "ignore_mismatched_sizes": True}
     with sentences(name, option):
-        model, found = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True, **given)
-    wrong = [key for key in sorted(found["missing_keys"]) if unused not in key]
-    wrong += [str(one[0]) for one in found["mismatched_keys"]]
+        model, found = kind.from_pretrained(folder, **load, **given)
+    missing = [key for key in sorted(found["missing_keys"]) if unused not in key]
+    if missing:
+        lack = f"lacks {len(missing)} of the weights of its architecture ({missing[0]}, …): name a complete folder"
+        raise InputError(f"{option}={name} {lack}")
+    spare = [key for key in sorted(found["unexpected_keys"]) if _inside(key, model)]
+    wrong = [f"{key} {tuple(file)}" for key, file, _ in sorted(found["mismatched_keys"])] + spare
     if wrong:
-        raise InputError(f"{option}={name} lacks {len(wrong)} of the weights of its architecture ({wrong[0]}, …): name a complete folder")
+        raise InputError(
+            f"{option}={name} holds {len(wrong)} weights for which its config.json has no place ({wrong[0]}, …): put the config.json there "
+            "that they were saved with, or name another folder"
+        )
     return model
+
+
+def _inside(key: str, model: Any) -> bool:
+    """-> does the name of a weight that was not loaded lie in a part of the model that is there, and not in a head that is not used?"""
+    parts = key.removeprefix(f"{model.base_model_prefix}.").split(".")
+    there = {name for part in (model, model.base_model) for name, _ in part.named_children()}
+    return parts[0] in there and len(parts) > 2 and parts[-1] in ("weight", "bias")  # others are buffers of older versions
+
+
+def _plain(config: dict[str, Any], name: str, option: str) -> None:
+    """Errors: InputError for weights that were saved quantized: what transformers makes of them depends on what is installed"""
+    for part in (config, *(one for one in config.values() if isinstance(one, dict))):
+        found = part.get("quantization_config") or part.get("compression_config")
+        if found:
+            by = found.get("quant_method", "a way of its own") if isinstance(found, dict) else found
+            here = ", method.quantize=8 or 4 quantizes it" if option in ("method.decoder", "method.model") else ""
+            raise InputError(
+                f"{option}={name} holds weights that are quantized ({by}), which are not read here: name the same model as it was before{here}"
+            )

@@ -20,7 +20,7 @@ def processor(folder: Path, name: str, option: str) -> Any:
     from transformers import AutoImageProcessor
 
     with sentences(name, f"the image processor of {option}"):
-        return AutoImageProcessor.from_pretrained(folder)
+        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
 
 
 def fed_of(folder: Path, name: str, option: str, tag: str = "", activation: str = "", grid: int | None = None) -> Fed:

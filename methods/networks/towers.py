@@ -39,7 +39,7 @@ def vision_tower(name: str, dtype: torch.dtype = torch.float32, size: int | None
 
     folder, said = model_folder(name, "hf"), f"hf:{name}"
     with sentences(name, "hf"):
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     vision = getattr(config, "vision_config", config)
     if hasattr(config, "vision_config") and not hasattr(config, "projection_dim"):
         raise InputError(

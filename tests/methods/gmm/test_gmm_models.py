@@ -79,7 +79,7 @@ def spoil(folder, what):
         ("code", "brings its own code, which is never run"),
         ("unknown", "of an architecture that cannot be used here"),
         ("vision", "of an architecture that cannot be used here"),
-        ("width", "cannot be loaded|lacks"),
+        ("width", "holds 6 weights for which its config.json has no place"),
     ],
 )
 def test_a_spoilt_folder(folder, what, said):
