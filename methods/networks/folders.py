@@ -206,5 +206,5 @@ def _plain(config: dict[str, Any], name: str, option: str) -> None:
             by = found.get("quant_method", "a way of its own") if isinstance(found, dict) else found
             here = ", method.quantize=8 or 4 quantizes it" if option in ("method.decoder", "method.model") else ""
             raise InputError(
-                f"{option}={name} holds weights that are quantized ({by}), which are not read here: name the same model as it was before{here}"
+                f"{option}={name} holds weights that are quantized ({by}), not read here: name the same model as it was before{here}"
             )

@@ -75,6 +75,7 @@ def pointer(folder: Path) -> None:
 
 
 def no_index(folder: Path) -> None:
+    no_weights(folder)
     (folder / "model.safetensors.index.json").write_text("{}")
 
 
@@ -102,7 +103,7 @@ FOLDERS = [
     (no_config, f"holds no config.json: {WHOLE}"),
     (no_weights, f"holds no weights: {WHOLE}"),
     (pointer, "holds pointers of Git LFS in place of weights .model.safetensors.: fetch them with `git lfs pull` in the folder"),
-    (no_index, "is no index of weights: name a folder that save_pretrained has written"),
+    (no_index, "index.json cannot be read: name a folder that save_pretrained has written"),
     (fewer_weights, "lacks 1 of the weights of its architecture .*: name a complete folder"),
     (no_processor, "the image processor of method.model=.* cannot be loaded .*: name a folder that save_pretrained has written"),
     (another_size, "is of 28 pixels where its image processor makes 56: name a complete folder"),
