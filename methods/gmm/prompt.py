@@ -4,6 +4,7 @@ The sequence is concat(bos, e, question, answer, eos) (GMM, section 3). The begi
 image: at position 0 the image would serve the decoder as attention sink and carry nothing. Shapes: B batch, A answer tokens.
 """
 
+import math
 import re
 from functools import cached_property
 from itertools import takewhile
@@ -81,14 +82,23 @@ class Prompt:
     def _ends(self, stop: str | None, ends: tuple[int, ...]) -> tuple[int, ...]:
         if stop is not None:
             return (self.one_token(stop),)
-        if not ends and self.tokenizer.eos_token_id is None:
-            raise InputError("the decoder says no token that ends an answer: set method.stop to the text of one token, '.' say")
-        return tuple(ends) or (self.tokenizer.eos_token_id,)
+        last = self.tokenizer.eos_token_id
+        named = tuple(ends) or (() if last is None else (last,))
+        known = tuple(one for one in named if isinstance(one, int) and 0 <= one < (self.words or math.inf))
+        if not known:
+            none = f" but {', '.join(map(str, named))}, which is none of its {self.words} words" if named else ""
+            raise InputError(f"the decoder says no token that ends an answer{none}: set method.stop to the text of one token, '.' say")
+        return known
 
     def _around(self, before: str, after: str, image: str) -> tuple[Tensor, Tensor]:
         """-> the tokens on both sides of the image's, with those that the tokenizer itself puts around a text, but not twice"""
         text, bos, token = before + image + after, self.tokenizer.bos_token, self.tokenizer.convert_tokens_to_ids(image)
         ids = self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos))).input_ids
+        if ids.count(token) != 1:
+            raise InputError(
+                f"the tokenizer reads {image} {ids.count(token)} times in '{text}', where the image stands once: leave it out of "
+                "method.before and method.after, or put the model's own tokenizer into its folder"
+            )
         at = ids.index(token)
         return self._known(ids[:at], text), self._known(ids[at + 1 :], text)
 

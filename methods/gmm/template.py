@@ -1,10 +1,10 @@
 """What a generative model's own authors put around an image and its question, from its chat template and its generation settings."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.errors import InputError
+from methods.networks.folders import read_json
 
 # Settings of transformers' `generate` that change what is most likely, and their values where they do nothing.
 PLAIN = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "num_beams": 1, "min_length": 0, "min_new_tokens": 0}
@@ -19,15 +19,20 @@ class Template(NamedTuple):
     tail: str = ""  # text after an answer
 
 
-def chat_template(folder: Path, tokenizer: Any) -> str | None:
-    """-> the template that transformers' own processor takes: a file of the folder's, else the tokenizer's"""
-    raw, legacy = folder / "chat_template.jinja", folder / "chat_template.json"
-    if raw.is_file():
-        return raw.read_text()
-    if legacy.is_file():
-        return json.loads(legacy.read_text())["chat_template"]
-    found = tokenizer.chat_template
-    return found.get("default") if isinstance(found, dict) else found
+def chat_template(folder: Path, tokenizer: Any, said: str) -> str | None:
+    """-> the template that transformers' own processor takes: of its files in its order, else the tokenizer's. Errors: InputError"""
+    from transformers import ProcessorMixin
+
+    try:
+        found = ProcessorMixin.get_processor_dict(folder)[0].get("chat_template") or tokenizer.chat_template
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(_other(said, f"{type(error).__name__}: {error}")) from None
+    if isinstance(found, dict) and "default" not in found:
+        raise InputError(_other(said, f"{' and '.join(sorted(found))}, and none that is the default"))
+    found = found["default"] if isinstance(found, dict) else found
+    if found is not None and "strftime_now" in found:
+        raise InputError(_other(said, "it tells the day's date, and every day would have numbers of its own"))
+    return found
 
 
 def published(folder: Path, tokenizer: Any, image: str, around: str, said: str) -> Template | None:
@@ -35,7 +40,7 @@ def published(folder: Path, tokenizer: Any, image: str, around: str, said: str) 
 
     image: text of the image's token; around: what the model's processor puts around it, {} is the token. Errors: InputError
     """
-    template = chat_template(folder, tokenizer)
+    template = chat_template(folder, tokenizer, said)
     if template is None:
         return None
     asked = {"role": "user", "content": [IMAGE, {"type": "text", "text": QUESTION}]}
@@ -68,8 +73,7 @@ def end_tokens(folder: Path, tokenizer: Any, config: Any, tail: str = "") -> tup
 
     Where neither generation settings nor configuration name any, the tokenizer's last one, and none where it has none.
     """
-    settings = folder / "generation_config.json"
-    found = json.loads(settings.read_text()).get("eos_token_id") if settings.is_file() else None
+    found = _settings(folder).get("eos_token_id")
     found = found if found is not None else getattr(config, "eos_token_id", None)
     found = found if found is not None else tokenizer.eos_token_id
     ends = [] if found is None else list(found) if isinstance(found, (list, tuple)) else [found]
@@ -80,7 +84,12 @@ def end_tokens(folder: Path, tokenizer: Any, config: Any, tail: str = "") -> tup
 
 def unlike_published(folder: Path) -> str:
     """-> in words, which generation settings of a folder's would change the greedy answers that are given here; "" where none"""
-    file = folder / "generation_config.json"
-    settings = json.loads(file.read_text()) if file.is_file() else {}
+    settings = _settings(folder)
     beside = [f"{key}={settings[key]}" for key, plain in PLAIN.items() if settings.get(key) not in (None, plain)]
     return f"greedy answers, without {', '.join(beside)}" if beside else ""
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """-> a folder's settings of `generate`. Errors: InputError"""
+    file = folder / "generation_config.json"
+    return read_json(file) if file.is_file() else {}
