@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from methods.options.classifiers import WA, DERYan, Finetune, ICaRL, Joint, LwF, LwM, Replay
+from methods.options.classifiers import SLCA, WA, DERYan, Finetune, ICaRL, Joint, LwF, LwM, Replay
 from methods.options.frozen import NCM, SLDA, Encoded, RanPAC, SimpleCIL, ZeroShot
 from methods.options.gmm import GMM, Generative
 from methods.options.mae_cil import MAECIL
@@ -28,6 +28,7 @@ METHODS = {
     "icarl": "methods.icarl:ICaRL",
     "wa": "methods.wa:WA",
     "der_yan": "methods.der_yan:DERYan",
+    "slca": "methods.slca:SLCA",
     "coda_prompt": "methods.prompts.coda_prompt:CODAPrompt",
     "dualprompt": "methods.prompts.dualprompt:DualPrompt",
     "l2p": "methods.prompts.l2p:L2P",
@@ -48,6 +49,7 @@ CONFIGS: dict[str, type] = {
     "icarl": ICaRL,
     "wa": WA,
     "der_yan": DERYan,
+    "slca": SLCA,
     "coda_prompt": CODAPrompt,
     "dualprompt": DualPrompt,
     "l2p": L2P,

@@ -44,6 +44,8 @@ QUICK = {
     "zero_shot": [f"method.encoder=open_clip:{clip_folder()}"],
 }
 PROMPTED = ["method.epochs=1", "method.backbone=vit_tiny_small", "method.image_size=32", "method.batch_size=16", "method.lr=0.0003"]
+SLOW = ["method.align_epochs=1", "method.align_lr=0.001", "method.drawn=16"]
+QUICK["slca"] = [*PROMPTED, *SLOW]
 QUICK |= {name: PROMPTED for name in ("coda_prompt", "dualprompt", "l2p")}
 SMALL = ["stream=digits", "stream.limit=6", "progress=false"]
 

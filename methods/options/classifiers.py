@@ -1,6 +1,6 @@
 """Options of the methods that train a backbone and a head. Importable without torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from data.options import above, at_least, option
 from methods.options.training import Backboned, Remembering
@@ -70,3 +70,25 @@ class DERYan(Remembering, Backboned):
     balanced_epochs: int = at_least(0, 30)  # of the new head on the exemplars alone, after each task but the first
     balanced_lr: float = at_least(0, 0.1)  # its peak learning rate
     temperature: float = above(0, 5.0)  # its logits are divided by this
+
+
+@dataclass
+class SLCA(Backboned):
+    name: str = "slca"
+    epochs: int = 20
+    batch_size: int = 128
+    lr: float = 0.01  # of the heads
+    weight_decay: float = 5e-4
+    schedule: str = "multistep"
+    milestones: list[int] = field(default_factory=lambda: [18])
+    factor: float = 0.1
+    backbone: str = "timm:vit_base_patch16_224.augreg_in21k"  # as above; the method is for pretrained ones
+    image_size: int | None = 224
+    crop: float | None = 0.08  # train on random resized crops that show at least this share of an image; null = images moved by 4 pixels
+    slow: float = above(0, 0.01, idle={"frozen": (True,)})  # the backbone's learning rate, as a share of lr
+    align_epochs: int = at_least(0, 5)  # of all heads on features drawn from the classes' Gaussians; 0 = slow learner only
+    align_lr: float = at_least(0, 0.01, idle={"align_epochs": (0,)})  # its peak learning rate
+    drawn: int = at_least(1, 256, idle={"align_epochs": (0,)})  # features drawn of each class an epoch, and of all in a batch
+    temperature: float | None = above(  # of the logit normalisation while heads are aligned; null = cross-entropy of plain logits
+        0, 0.1, idle={"align_epochs": (0,)}
+    )
