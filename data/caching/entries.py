@@ -65,6 +65,7 @@ def use(path: Path) -> bool:
 def making(path: Path, folder: bool = False) -> Iterator[Path]:
     """Give a temporary name, and put what was written there in the place of `path`, sealed. Whoever reads the former goes on with it.
 
+    What the block draws of torch's random numbers is given back: what is drawn afterwards is the same whether an entry was there or not.
     Errors: InputError where the disk does not take it.
     """
     if path.exists():
@@ -75,7 +76,8 @@ def making(path: Path, folder: bool = False) -> Iterator[Path]:
         try:
             if folder:
                 inner.mkdir()
-            yield inner
+            with _undrawn():
+                yield inner
             sync(inner)
             seal.write_text(json.dumps({name: [*_stamp(file), file_sha256(file)] for name, file in _files(inner).items()}))
             sync(seal)
@@ -87,6 +89,12 @@ def making(path: Path, folder: bool = False) -> Iterator[Path]:
         finally:
             shutil.rmtree(work, ignore_errors=True)
     trim(path)
+
+
+def _undrawn() -> contextlib.AbstractContextManager:
+    import torch  # here, for what only lists entries starts quickly
+
+    return torch.random.fork_rng(devices=[])
 
 
 def whole(path: Path) -> bool:

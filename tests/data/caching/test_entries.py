@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 from data.caching import entries
 from data.caching.cache import cache_dir
@@ -94,6 +96,18 @@ def test_a_large_entry_is_hashed_once_for_each_time_of_change(monkeypatch):
     os.utime(path, ns=(1, 1))
     assert whole(path) and hashed == [path]
     assert whole(path) and hashed == [path]
+
+
+def test_what_is_drawn_later_does_not_tell_whether_an_entry_was_there():
+    """A model that is converted draws its first weights, and a head that is made next must not be another one for it. Oracle: the entry."""
+
+    def drawn(key: str) -> Tensor:
+        torch.manual_seed(0)
+        cached(cache_dir("decoders") / f"{key}.npy", lambda work: work.write_bytes(bytes(torch.randint(9, (5,)).tolist())))
+        return torch.rand(3)
+
+    made, found = drawn(KEY), drawn(KEY)
+    assert torch.equal(made, found)
 
 
 def test_a_writer_that_fails_leaves_nothing():
