@@ -3,7 +3,6 @@
 Shapes: B batch, C classes seen, D features.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,20 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from data.errors import InputError
+from methods.gmm.pooling import pooling
 from methods.gmm.prompt import spoken
+from methods.learning.sharding import planned
 from methods.networks.fed import activations
 from methods.networks.folders import load_tokenizer, load_whole, model_folder, weight_hashes
 from methods.networks.weights import hashes, in_shape, packaged_file, weight_sentences
+
+ENDLESS = 10**9  # transformers' word for texts of any length is a number beyond
 
 
 class TextEncoder:
     """A sentence encoder of transformers, pooled as its own folder says. Every text is embedded once.
 
-    fed: what is known of how its authors feed it: pooling (mean | cls), longest (tokens).
+    fed: what is known of how its authors feed it: pooling (mean | cls | lasttoken), longest (tokens), lower (case), prompt.
     """
 
     def __init__(self, model: Any, tokenizer: Any, weights: dict[str, str], **fed: Any):
@@ -39,12 +42,26 @@ class TextEncoder:
     @torch.inference_mode()
     def _embed(self, text: str) -> Tensor:
         """One text at a time, so that its embedding depends on no other; too long ones are cut at the encoder's limit."""
-        inputs = self.tokenizer(text, truncation=True, max_length=self.fed["longest"], return_tensors="pt").to(self.model.device)
+        most = self.fed["longest"]
+        inputs = self.tokenizer(self._written(text), truncation=most is not None, max_length=most, return_tensors="pt").to(
+            self.model.device
+        )
+        words = self.model.get_input_embeddings().num_embeddings
+        if inputs.input_ids.max() >= words:
+            raise InputError(
+                f"the text encoder {self.fed['tag']} has {words} words where its tokenizer says {inputs.input_ids.max()} for '{text}': "
+                "put its own tokenizer into its folder, or choose another method.text_encoder"
+            )
         states = self.model(**inputs).last_hidden_state  # of one text: no padding to leave out
-        return normalize(states[:, 0] if self.fed["pooling"] == "cls" else states.mean(1), dim=1)[0].cpu()
+        at = {"cls": 0, "lasttoken": -1}.get(self.fed["pooling"])
+        return normalize(states.mean(1) if at is None else states[:, at], dim=1)[0].cpu()
+
+    def _written(self, text: str) -> str:
+        whole = self.fed.get("prompt", "") + text
+        return whole.lower() if self.fed.get("lower") else whole
 
     def tokens(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return tuple(self.tokenizer(self._written(text), add_special_tokens=False).input_ids)
 
     def said(self) -> dict[str, Any]:
         """-> what a record says of it"""
@@ -103,29 +120,27 @@ def sentence_encoder(folder: Path, name: str) -> TextEncoder:
     """-> the encoder of a folder, pooled as sentence-transformers would. Errors: InputError"""
     from transformers import AutoModel
 
+    said = f"method.text_encoder={name}"
     model = load_whole(AutoModel, folder, name, "method.text_encoder", unused="pooler.", dtype=torch.float32).eval().requires_grad_(False)
+    kind, encoder_decoder = model.config.model_type, getattr(model.config, "is_encoder_decoder", False)
+    if encoder_decoder or hasattr(model.config, "vision_config") or kind.endswith("_text_model"):
+        why = "a decoder beside its encoder" if encoder_decoder else "a text tower of an image model, with a reading of its own"
+        raise InputError(f"{said} is a {kind}, {why}, and no sentence encoder: name a CLIP as open_clip:NAME, another encoder, or minilm")
     tokenizer = load_tokenizer(folder, name, "method.text_encoder")
     fed = {"library": "transformers", "tag": Path(name).name, "activation": activations(model), **pooling(folder, name)}
-    limits = (tokenizer.model_max_length, model.config.max_position_embeddings, fed.get("longest"))
-    fed["longest"] = min(limit for limit in limits if limit is not None)
-    return TextEncoder(model, tokenizer, weight_hashes(folder, name, "text "), **fed)
-
-
-def pooling(folder: Path, name: str) -> dict[str, Any]:
-    """-> pooling (mean | cls), and the `longest` text in tokens where the folder says one. Errors: InputError for another pooling"""
-    pool, limit = folder / "1_Pooling" / "config.json", folder / "sentence_bert_config.json"
-    if not pool.is_file():
-        return {"pooling": "mean", "differs": "its folder says no pooling"}
-    said = json.loads(pool.read_text())
-    used = [key.removeprefix("pooling_mode_") for key, value in said.items() if key.startswith("pooling_mode_") and value is True]
-    kinds = {"mean_tokens": "mean", "cls_token": "cls"}
-    if len(used) != 1 or used[0] not in kinds:
-        raise InputError(
-            f"method.text_encoder={name} pools its tokens in a way that is not done here ({'+'.join(used)}): "
-            "name one of the mean or the first token, or minilm"
-        )
-    longest = json.loads(limit.read_text()).get("max_seq_length") if limit.is_file() else None
-    return {"pooling": kinds[used[0]]} | ({"longest": longest} if longest else {})
+    limits = (tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None))
+    limits = [limit for limit in limits if limit is not None and 0 < limit < ENDLESS]
+    fed["longest"] = fed.get("longest") or min(limits, default=None)
+    encoder = TextEncoder(model, tokenizer, weight_hashes(folder, name, "text "), **fed)
+    if planned() is None:
+        try:
+            encoder(["seven"])
+        except InputError:
+            raise
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise InputError(f"{said} cannot read a text ({first}): name another encoder, or minilm") from None
+    return encoder
 
 
 def clip_text(name: str) -> TextEncoder:

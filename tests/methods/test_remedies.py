@@ -153,7 +153,7 @@ def test_a_text_encoder_that_pools_otherwise(tmp_path):
     (folder / "1_Pooling").mkdir()
     pooling = folder / "1_Pooling" / "config.json"
     pooling.write_text(json.dumps({"pooling_mode_max_tokens": True}))
-    with pytest.raises(InputError, match="name one of the mean or the first token, or minilm"):
+    with pytest.raises(InputError, match="name one of the mean, the first or the last token, or minilm"):
         make_text_encoder(str(folder), None)
     for mode in ("mean_tokens", "cls_token"):
         pooling.write_text(json.dumps({f"pooling_mode_{mode}": True}))

@@ -202,7 +202,8 @@ def test_an_index_names_what_lacks(tmp_path, capsys):
 
 
 def test_pooling_of_a_sentence_encoder(tmp_path):
-    from methods.gmm.match import packaged_text_encoder, pooling
+    from methods.gmm.match import packaged_text_encoder
+    from methods.gmm.pooling import pooling
 
     assert pooling(tmp_path, "x")["pooling"] == "mean"
     (tmp_path / "1_Pooling").mkdir()
@@ -210,7 +211,7 @@ def test_pooling_of_a_sentence_encoder(tmp_path):
         (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{mode}": True, "pooling_mode_max_tokens": False}))
         assert pooling(tmp_path, "x")["pooling"] == expected
     (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
-    with pytest.raises(InputError, match="name one of the mean or the first token, or minilm"):
+    with pytest.raises(InputError, match="name one of the mean, the first or the last token, or minilm"):
         pooling(tmp_path, "x")
     encoder = packaged_text_encoder()
     assert (encoder.fed["pooling"], encoder.fed["longest"]) == ("mean", 256)
