@@ -16,11 +16,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from data.errors import InputError, one_of
-from data.images.augment import normalise
+from data.images.augment import MEAN, STD, normalise
 
 KERNELS = {kernel.name.lower(): kernel for kernel in Image.Resampling}  # nearest, lanczos, bilinear, bicubic, box, hamming
 RULES = ("shortest", "squash", "longest")
-RANGES = ("published", "unit")
+STATISTICS = {"imagenet": (MEAN, STD), "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))}  # as in PyCIL and its heirs
+RANGES = ("published", "unit", *STATISTICS)
 ACTIVATION = re.compile(r"gelu|relu|silu|swish|mish|^tanh$|^elu$|^act", re.IGNORECASE)
 
 
@@ -40,7 +41,7 @@ class Fed:
     rule: str = "shortest"  # resized by its shortest side | squash: both sides, whatever their ratio | longest: by its longest side, padded
     interpolation: str = "bicubic"
     through: int = 0  # pixels of the longest side to which images are brought before; 0 = they are not
-    range: str = "published"  # published: mean and std as above | unit: 0..1, and they are not used
+    range: str = "published"  # published or a name of STATISTICS, whose mean and std stand above | unit: 0..1, and they are not used
     activation: str = ""  # between the layers, as the network is built
     differs: str = ""  # where it is deliberately not what the authors have
 
@@ -60,7 +61,9 @@ class Fed:
         """-> the same at another size, of which the same share is cut out, and in another range"""
         given = size is not None and size != self.size
         differs = f"images of {size} pixels, not {self.size}" if given else ""
-        return replace(self, size=size or self.size, range=range, differs="; ".join(filter(None, (self.differs, differs))))
+        mean, std = STATISTICS.get(range, (self.mean, self.std))
+        said = "; ".join(filter(None, (self.differs, differs)))
+        return replace(self, size=size or self.size, mean=mean, std=std, range=range, differs=said)
 
     @property
     def key(self) -> str:

@@ -28,7 +28,7 @@ class Generative:
         0, 0, idle={"vlm": ("packaged", "hf")}
     )
     encoder_size: int | None = at_least(1, None)  # pixels that the encoder, or vlm=hf's, gets; null = as published (Qwen-VL 224, digits 96)
-    input_range: str = option(  # numbers that the encoder gets: published (its own mean and std) | unit (0..1)
+    input_range: str = option(  # numbers that the encoder gets: published (its own mean and std) | unit (0..1) | imagenet, cifar100
         "published", idle={"vlm": ("hf", "tiny")}
     )
     train: str = "projector"  # what trains: projector | qformer | lora, or some of them joined by +

@@ -40,7 +40,7 @@ class Backboned(Training):
 
     backbone: str = "resnet32"  # name in methods.networks.backbones.BACKBONES, or timm:NAME or open_clip:NAME with published weights
     frozen: bool = False  # keep the backbone's weights as they are and train the head alone
-    input_range: str = "published"  # what published weights get: published (their own mean and std) | unit (0..1, as some papers fed ViTs)
+    input_range: str = "published"  # numbers published weights get: published (own mean and std) | unit (0..1) | imagenet, cifar100 (its)
     head: str = "linear"  # linear | cosine (cosines between feature and class weight, times a learnt scale)
     image_size: int | None = at_least(1, 32)  # images are resized to this many pixels; null keeps theirs
     augment: bool = True  # false: train on the images as published weights get them; with frozen=true on features that are computed once

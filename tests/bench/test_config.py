@@ -17,6 +17,7 @@ from data.errors import InputError
 from methods.base import method_class
 from methods.config import CONFIGS, LATER, METHODS
 from methods.learning.optim import learning_rate
+from methods.networks.fed import RANGES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,7 +88,7 @@ def test_every_preset_resolves(name, capsys):
         assert not method_class(config.method.name).trained
 
 
-PEERS = ("wa", "der_yan", "zero_shot", "simplecil", "slda", "ranpac", "coda_prompt", "dualprompt", "l2p")
+PEERS = ("wa", "der_yan", "zero_shot", "simplecil", "slda", "ranpac", "coda_prompt", "dualprompt", "l2p", "slca")
 
 
 @pytest.mark.parametrize("name", [name for name in preset_names() if name.endswith(PEERS)])
@@ -98,7 +99,7 @@ def test_settings_of_the_pretrained_family(name):
     assert "UNKNOWN" in said or "Published" in said
     network = method.get("encoder") or method.get("backbone")
     if network.startswith("timm:"):
-        assert "." in network and method.input_range in ("unit", "published")
+        assert "." in network and method.input_range in RANGES
 
 
 def test_settings_of_icarl():

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 import transformers
+from torchvision.transforms import Normalize
 from torchvision.transforms.functional import to_pil_image
 
 from data.errors import InputError
@@ -101,6 +102,18 @@ def test_numbers_in_0_to_1():
     assert plain.name != unit.name and frozen_encoder("packaged", size=96).name != plain.name
     with pytest.raises(InputError, match="did you mean 'unit'"):
         frozen_encoder("packaged", range="unitt")
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ("cifar100", (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))],
+)
+def test_numbers_by_the_statistics_of_a_data_set(name, mean, std):
+    """Oracle: torchvision's Normalize. What is fed says so, and has another key of the cache."""
+    unit, named = frozen_encoder("packaged", size=64, range="unit"), frozen_encoder("packaged", size=64, range=name)
+    image = sample(64, 64)[None]
+    torch.testing.assert_close(named.preprocess(image), Normalize(mean, std)(unit.preprocess(image)), atol=1e-5, rtol=0)
+    assert named.fed.said()["mean"] == mean and named.name != unit.name and f"{mean[0]:.4g}/" in str(named.fed)
 
 
 def test_pixels_depend_on_no_other_image():
