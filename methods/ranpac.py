@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.linalg import cholesky_ex, solve_triangular
 from torch.nn.functional import one_hot
 
 from data.errors import InputError
 from data.stream import Task
 from methods import config
 from methods.base import Method, Prediction, Stored
-from methods.learning.moments import every_core, gram
+from methods.learning.moments import add_gram, every_core, gram
+from methods.learning.shifted import shifted_solutions
 from methods.learning.training import current, embed
 from methods.ncm import grown
 from methods.networks.backbones import encoder_of
@@ -35,7 +37,7 @@ class RanPAC(Method):
         self.encoder = encoder_of(config)
         self.draw(int(torch.randint(2**62, ())))
         empty = torch.empty(0, 0, dtype=torch.float64, device=accelerator.device)
-        self.second, self.sums, self.weight = empty, empty, empty  # G [M, M], Q^T [C, M], W_o [M, C]
+        self.second, self.sums, self.weight = empty, empty, empty  # G's upper triangle [M, M], Q^T [C, M], W_o [M, C]
         self.ridge = config.ridge  # lambda, as last chosen
 
     def draw(self, seed: int) -> None:
@@ -59,7 +61,9 @@ class RanPAC(Method):
         order = torch.randperm(len(features), generator=current().generator(-3))
         hidden = self.expand(features[order].to(self.accelerator.device).double())
         targets = one_hot(task.train.labels[order], max(task.classes.stop, len(self.sums))).to(hidden)
-        self.second = gram(hidden) if not len(self.second) else self.second + gram(hidden)
+        if not len(self.second):
+            self.second = self.second.new_zeros(hidden.shape[1], hidden.shape[1])
+        add_gram(self.second, hidden)
         self.sums = grown(self.sums, targets.shape[1], hidden.shape[1]) + targets.T @ hidden
         self.ridge = self.config.ridge or self.choose(hidden, targets[:, task.classes.start :])
         self.weight = ridge_weights(self.second, self.sums.T, self.ridge)
@@ -67,14 +71,16 @@ class RanPAC(Method):
     def choose(self, hidden: Tensor, targets: Tensor) -> float:
         """-> the lambda of least squared error on the last fifth of the task's rows, in the regression on those before. [N, M], [N, c]
 
-        As in the release, on this task's rows alone, and among powers of ten; those that vanish beside G in float64 are left out.
+        As in the release, on this task's rows alone, and among powers of ten; those that vanish beside G in float64 are left out. Of
+        errors that agree in six digits the largest lambda's counts: the smallest's weights would be what rounding makes of them.
         """
         fit = int(0.8 * len(hidden))
         if fit == 0:
             raise InputError("a task of one image is too small to choose method.ridge on: set it")
         smallest = torch.finfo(torch.float64).eps * self.second.diagonal().sum().item()
         ridges = [ridge for ridge in RIDGES if ridge >= smallest] or [smallest]
-        return ridges[int(ridge_errors(hidden[:fit], targets[:fit], hidden[fit:], targets[fit:], ridges).argmin())]
+        errors = ridge_errors(hidden[:fit], targets[:fit], hidden[fit:], targets[fit:], ridges)
+        return ridges[int((errors <= (1 + 1e-6) * errors.min()).nonzero()[-1])]
 
     @every_core()
     def predict(self, inputs: Tensor) -> Prediction:
@@ -96,13 +102,17 @@ class RanPAC(Method):
 
 
 def ridge_weights(second: Tensor, targets: Tensor, ridge: float) -> Tensor:
-    """Equation 6: (G + lambda I)^-1 Q. [M, M], [M, C] -> [M, C]. Errors: InputError for a lambda that vanishes beside G."""
-    shifted = second.clone()
-    shifted.diagonal().add_(ridge)
-    factor, failed = torch.linalg.cholesky_ex(shifted)
+    """Equation 6: (G + lambda I)^-1 Q. G's upper triangle [M, M], which is as it was afterwards; [M, C] -> [M, C].
+
+    Errors: InputError for a lambda that vanishes beside G.
+    """
+    diagonal = second.diagonal().clone()
+    second.diagonal().add_(ridge)
+    factor, failed = cholesky_ex(second.T)  # which reads what is below its diagonal
+    second.diagonal().copy_(diagonal)
     if failed:
         raise InputError(f"method.ridge={ridge:g} is lost by rounding beside features of this size: set a larger one, or null")
-    return torch.cholesky_solve(targets, factor)
+    return solve_triangular(factor.T, solve_triangular(factor, targets, upper=False), upper=True)
 
 
 def ridge_errors(fit: Tensor, targets: Tensor, held: Tensor, wanted: Tensor, ridges: list[float]) -> Tensor:
@@ -113,11 +123,6 @@ def ridge_errors(fit: Tensor, targets: Tensor, held: Tensor, wanted: Tensor, rid
     dual = len(fit) < fit.shape[1]
     products, right = gram(fit.T if dual else fit), targets if dual else fit.T @ targets
     left = held @ fit.T if dual else held
-    errors = []
-    for ridge in ridges:
-        shifted = products.clone()
-        shifted.diagonal().add_(ridge)
-        factor, failed = torch.linalg.cholesky_ex(shifted)
-        error = (left @ torch.cholesky_solve(right, factor) - wanted).square().mean()
-        errors.append(torch.inf if failed else error.item())
-    return torch.tensor(errors, dtype=torch.float64)
+    solutions, failed = shifted_solutions(products, right, ridges)
+    errors = torch.stack([(left @ solution - wanted).square().mean() for solution in solutions])
+    return errors.masked_fill(failed, torch.inf)

@@ -29,13 +29,21 @@ def every_core() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def gram(rows: Tensor, tile: int = 1024) -> Tensor:
-    """[N, M] -> the sum of h h^T [M, M]; it is symmetric, so that half of the products is enough"""
-    found = rows.new_empty(rows.shape[1], rows.shape[1])
+def add_gram(total: Tensor, rows: Tensor, tile: int = 512) -> Tensor:
+    """Add the sum of h h^T over rows [N, M] to the upper triangle of `total` [M, M], in place: half of the products. -> total
+
+    Of what stands below the diagonal some is changed, too, and none is of any meaning.
+    """
+    for start in range(0, len(total), tile):
+        total[start : start + tile, start:].addmm_(rows[:, start : start + tile].T, rows[:, start:])
+    return total
+
+
+def gram(rows: Tensor, tile: int = 512) -> Tensor:
+    """[N, M] -> the sum of h h^T [M, M], whole"""
+    found = add_gram(rows.new_zeros(rows.shape[1], rows.shape[1]), rows, tile)
     for start in range(0, len(found), tile):
-        end = start + tile
-        found[start:end, start:] = rows[:, start:end].T @ rows[:, start:]
-        found[end:, start:end] = found[start:end, end:].T
+        found[start + tile :, start : start + tile] = found[start : start + tile, start + tile :].T
     return found
 
 

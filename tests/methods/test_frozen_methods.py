@@ -15,7 +15,8 @@ from data.errors import InputError
 from data.stream import Rows, Task
 from methods import ncm, ranpac, slda
 from methods.config import CONFIGS
-from methods.learning.moments import BLOCK, gram, moments
+from methods.learning.moments import BLOCK, add_gram, gram, moments
+from methods.learning.shifted import shifted_solutions
 from methods.learning.training import Session, session
 from methods.ranpac import RIDGES, ridge_errors, ridge_weights
 
@@ -90,7 +91,7 @@ def test_random_projection_by_hand(method):
     found = method("ranpac", 2, projection=3, ridge=1.0)
     found.projection = R
     learnt(found, [(range(2), ROWS, LABELS)])
-    assert found.second.tolist() == [[6, 0, 3], [0, 1, 1], [3, 1, 3]] and found.sums.T.tolist() == [[3, 1], [0, 1], [1, 2]]
+    assert found.second.triu().tolist() == [[6, 0, 3], [0, 1, 1], [0, 0, 3]] and found.sums.T.tolist() == [[3, 1], [0, 1], [1, 2]]
     expected = torch.tensor([[0.483871, -0.064516], [0.064516, 0.258065], [-0.129032, 0.483871]]).double()
     torch.testing.assert_close(found.weight, expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(scores(found, [[3.0, 1]]), torch.tensor([[1.322581, 0.290323]]).double(), atol=1e-6, rtol=0)
@@ -132,10 +133,42 @@ def test_a_lambda_lost_by_rounding_is_not_chosen(method):
     assert errors[0] == torch.inf and torch.isfinite(errors[1])
 
 
+def test_of_equal_errors_the_largest_lambda_is_chosen(method):
+    """Targets of zero: every lambda errs by nothing."""
+    found = method("ranpac", 3, projection=0)
+    found.second = torch.eye(3).double()
+    assert found.choose(torch.rand(10, 3).double(), torch.zeros(10, 2).double()) == RIDGES[-1]
+
+
 @pytest.mark.parametrize("tile", [1, 3, 7, 64])
 def test_gram(tile):
-    rows = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).double()
+    rows, total = (torch.randn(count, 7, generator=torch.Generator().manual_seed(0)).double() for count in (5, 7))
     torch.testing.assert_close(gram(rows, tile), rows.T @ rows)
+    torch.testing.assert_close(add_gram(total.clone(), rows, tile).triu(), (total + rows.T @ rows).triu())
+
+
+def test_ridge_weights_read_the_upper_triangle_and_leave_it():
+    rows, targets = (torch.randn(9, wide, generator=torch.Generator().manual_seed(wide)).double() for wide in (5, 3))
+    second = torch.full((5, 5), torch.nan).double().tril(-1) + (rows.T @ rows).triu()
+    before = second.clone()
+    expected = torch.linalg.solve(rows.T @ rows + 2 * torch.eye(5).double(), rows.T @ targets)
+    torch.testing.assert_close(ridge_weights(second, rows.T @ targets, 2.0), expected)
+    torch.testing.assert_close(second, before, atol=0, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(("count", "width"), [(1, 2), (2, 2), (3, 2), (5, 2), (7, 3), (40, 16), (41, 8), (20, 64)])
+def test_shifted_solutions(count, width):
+    """Oracle: one plain solution a shift. Some columns are such that a reflection has nothing to do."""
+    rows = torch.randn(count, count + 2, generator=torch.Generator().manual_seed(count)).double()
+    right, shifts = torch.randn(count, 3, generator=torch.Generator().manual_seed(0)).double(), [0.5, 1.0, 1e3]
+    for matrix in (rows @ rows.T, torch.eye(count).double(), (rows @ rows.T).tril(1).triu(-1) + 9 * count * torch.eye(count).double()):
+        expected = torch.stack([torch.linalg.solve(matrix + shift * torch.eye(count).double(), right) for shift in shifts])
+        found, failed = shifted_solutions(matrix.clone(), right, shifts, width)
+        torch.testing.assert_close(found, expected, atol=1e-11, rtol=1e-9)
+        assert not failed.any()
+    whole = torch.full((count, count), 1e9).double()
+    failed = shifted_solutions(whole, right, [-1e12, 1e12], width)[1]
+    assert failed.tolist() == [True, False]
 
 
 CLOSED = [("slda", {}), ("ranpac", {"projection": 40, "ridge": 10.0}), ("ranpac", {"projection": 0, "ridge": 10.0})]
