@@ -18,6 +18,7 @@ from data.caching.cache import cache_dir, content_key
 from data.caching.entries import cached
 from data.errors import InputError, one_of
 from methods.config import GMM
+from methods.gmm.numerics import DTYPES, decoder_dtype, hold, said
 from methods.gmm.prompt import Prompt
 from methods.gmm.template import end_tokens, unlike_published
 from methods.gmm.tuning import apply, parts, quantization
@@ -35,7 +36,6 @@ VLMS: dict[str, str | Callable[[GMM], tuple[FrozenEncoder, VLM]]] = {
     "hf": "methods.gmm.ready:ready",
     "tiny": "methods.gmm.tiny:tiny",
 }
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Factors between hidden state and logits that some architectures have beside the head, which `VLM` would leave out.
 BESIDE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
@@ -54,6 +54,7 @@ def load_vlm(options: GMM) -> tuple[FrozenEncoder, VLM]:
         make = getattr(importlib.import_module(module), name)
     encoder, vlm = make(options)
     apply(vlm, options)
+    hold(vlm.decoder, decoder_dtype(options))
     return encoder, vlm
 
 
@@ -106,8 +107,9 @@ def packaged(options: GMM) -> tuple[FrozenEncoder, VLM]:
 
     encoder = frozen_encoder("packaged", _grid(options), size=options.encoder_size, range=options.input_range)
     folder, weights = packaged_decoder()
-    with in_shares():
-        decoder = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[options.dtype], **quantization(options))
+    dtype = decoder_dtype(options)
+    with in_shares(dtype):
+        decoder = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **quantization(options))
     prompt = make_prompt(AutoTokenizer.from_pretrained(folder), options, before="<|im_start|>user\n", after=" {}")
     vlm = VLM(decoder, prompt, features=encoder.features, weights={**encoder.weights, **weights})
     decoder_said = language_said(decoder, "SmolLM2-135M-Instruct", prompt, options, weights, folder)
@@ -137,7 +139,7 @@ def composed(options: GMM) -> tuple[FrozenEncoder, VLM]:
 def language_said(decoder: nn.Module, name: str, prompt: Prompt, options: GMM, weights: dict[str, str], folder: Path) -> dict[str, Any]:
     """-> what a record says of a decoder"""
     differs = unlike_published(folder)
-    kind = {"library": "transformers", "tag": Path(name).name, "activation": activations(decoder), "dtype": options.dtype}
+    kind = {"library": "transformers", "tag": Path(name).name, "activation": activations(decoder), "dtype": said(options)}
     return {**kind, **prompt.said(), **({"differs": differs} if differs else {}), "weights": weights}
 
 
@@ -147,8 +149,8 @@ def load_decoder(options: GMM) -> tuple[nn.Module, Any, dict[str, str], Path]:
 
     name = options.decoder
     folder = model_folder(name, "method.decoder")
-    given = {"dtype": DTYPES[options.dtype], **quantization(options)}
-    with in_shares():
+    given = {"dtype": decoder_dtype(options), **quantization(options)}
+    with in_shares(given["dtype"]):
         decoder = load_whole(AutoModelForCausalLM, folder, name, "method.decoder", **given)
     check_decoder(decoder, f"method.decoder={name}")
     return decoder, load_tokenizer(folder, name, "method.decoder"), weight_hashes(folder, name, "decoder "), folder

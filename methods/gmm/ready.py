@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from data.errors import InputError
 from methods.config import GMM
-from methods.gmm.models import DTYPES, check_decoder, language_said, make_prompt
+from methods.gmm.models import check_decoder, language_said, make_prompt
+from methods.gmm.numerics import DTYPES
 from methods.gmm.prompt import Prompt
 from methods.gmm.queries import Queries
 from methods.gmm.template import Template, end_tokens, published
@@ -172,7 +173,7 @@ def taken_apart(options: GMM, folder: Path, name: str) -> tuple[FrozenEncoder, V
         raise InputError(f"{said} has a language model with an encoder of its own: name one with a decoder alone")
     fed = _fed(options, folder, family, config, name)
     given = {"dtype": DTYPES[options.dtype], **quantization(options)}
-    with in_shares():
+    with in_shares(given["dtype"]):  # the encoder's; `load_vlm` casts the decoder
         model = load_whole(AutoModelForImageTextToText, folder, name, "method.model", **given).eval().requires_grad_(False)
     tokenizer = load_tokenizer(folder, name, "method.model")
     language = model.get_submodule(family.language)

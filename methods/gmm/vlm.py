@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from data.errors import InputError
+from methods.gmm.numerics import as_held
 from methods.gmm.prompt import Prompt
 from methods.learning.sharding import anywhere, no_gradient, of_whole
 
@@ -57,7 +58,8 @@ class VLM(nn.Module):
 
     def forward(self, *given: Any, work: Callable[..., Any] | None = None) -> Any:
         """`losses` of what is given, or other `work` on it. Where the decoder lies in shares, only calls of the module gather them."""
-        return (work or self.losses)(*given)
+        with as_held(given[0].device):
+            return (work or self.losses)(*given)
 
     def losses(self, features: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """Cross-entropy of the answers, a mean over the tokens of each row.

@@ -8,7 +8,6 @@ import contextlib
 import os
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,8 +35,8 @@ def no_gradient() -> Any:
 
 
 @contextlib.contextmanager
-def in_shares() -> Iterator[None]:
-    """Inside the block, `from_pretrained` of transformers leaves a model in shares where the launch says so.
+def in_shares(dtype: torch.dtype = torch.float32) -> Iterator[None]:
+    """Inside the block, `from_pretrained` of transformers leaves a model in shares, of this `dtype`, where the launch says so.
 
     Under ZeRO-3 each process keeps its share of each weight as it is read; under FSDP2 the first one holds the weights in main
     memory and the others none, until `place` deals them out. Outside of the block models are loaded whole, for use as they are.
@@ -55,7 +54,8 @@ def in_shares() -> Iterator[None]:
             finally:
                 os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = before
         else:
-            state.deepspeed_plugin.set_deepspeed_weakref()  # transformers follows it
+            with _telling(state.deepspeed_plugin, bf16=dtype == torch.bfloat16):  # ZeRO-3 makes weights in this and in no other
+                state.deepspeed_plugin.set_deepspeed_weakref()  # transformers follows a copy of it
             try:
                 yield
             finally:
@@ -104,6 +104,26 @@ def loaded_whole(plugin: Any) -> None:
 
     plugin.dschf = None
     unset_hf_deepspeed_config()
+
+
+@contextlib.contextmanager
+def _telling(plugin: Any, bf16: bool) -> Iterator[None]:
+    """Inside the block DeepSpeed is told to make everything bfloat16, or nothing, whatever accelerate believes of the run."""
+    config = plugin.deepspeed_config
+    before = {name: config.pop(name) for name in ("bf16", "bfloat16") if name in config}
+    config["bf16"] = {"enabled": bf16}
+    try:
+        yield
+    finally:
+        config.pop("bf16")
+        config.update(before)
+
+
+def autocast(accelerator: Accelerator) -> Any:
+    """-> the precision of the run, under DeepSpeed, too, where accelerate leaves it to the engine"""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED and accelerator.mixed_precision == "bf16":
+        return torch.autocast(accelerator.device.type, torch.bfloat16)
+    return accelerator.autocast()
 
 
 def elements(parameter: Tensor) -> int:
@@ -170,14 +190,11 @@ def place(accelerator: Accelerator, model: nn.Module, options: Training) -> None
         config["zero_force_ds_cpu_optimizer"] = False  # what trains is small: torch's optimizer serves on a CPU, too
         trained = sum(elements(parameter) for parameter in model.parameters() if parameter.requires_grad)
         config["zero_optimization"].setdefault("reduce_bucket_size", max(1, trained))  # else a buffer of two gigabytes
-        _engines[model] = accelerator.prepare(model, make_optimizer(model, options))
+        with _telling(accelerator.deepspeed_plugin, bf16=False):  # else what trains, too, would be rounded where it is used
+            _engines[model] = accelerator.prepare(model, make_optimizer(model, options))
     elif accelerator.distributed_type == DistributedType.FSDP:
-        plugin = accelerator.state.fsdp_plugin
-        if plugin.mixed_precision_policy is not None:  # gradients are averaged in float32, as DDP does
-            plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
+        accelerator.state.fsdp_plugin.mixed_precision_policy = None  # each weight is used, and its gradient averaged, as it is held
         fsdp2_prepare_model(accelerator, model)
-        root = model._get_fsdp_state()
-        root._mp_policy = replace(root._mp_policy, output_dtype=None)  # accelerate has one policy for all: losses would be bfloat16
     else:
         on_device(accelerator, model)
 

@@ -26,7 +26,7 @@ from methods.learning.batches import GlobalBatches, Micro, derive_seed
 from methods.learning.batchnorm import global_statistics
 from methods.learning.feeding import fed, reader
 from methods.learning.optim import learning_rate
-from methods.learning.sharding import is_sharded, no_gradient, prepare, release, synced
+from methods.learning.sharding import autocast, is_sharded, no_gradient, prepare, release, synced
 
 REPORT_EVERY = 10  # steps between loss reports, and so between checks for NaN
 
@@ -140,8 +140,9 @@ def _optimise(
                 group["lr"] = rate * group.get("share", 1.0)
         run.micro = micro
         batch = fed(accelerator, rows, batch, augment, None if augment is None else micro.draws(augment))
-        with synced(accelerator, prepared, micro.last), accelerator.autocast():
-            value = loss(called, batch)
+        with synced(accelerator, prepared, micro.last):
+            with autocast(accelerator):  # not of the backward pass, whose operations follow those of the forward pass
+                value = loss(called, batch)
             accelerator.backward(value * micro.weight)  # DeepSpeed clips and steps in here
         total += value.detach() * micro.weight
         opening = value.detach() if opening is None else opening
@@ -205,7 +206,7 @@ def embed(accelerator: Accelerator, fn: Callable[[Batch], Any], rows: Rows, batc
     quiet = progress is None or not accelerator.is_main_process
     read = reader(accelerator, rows, dealt, rounds)
     for positions, batch in zip(dealt, tqdm(read, progress, rounds, disable=quiet, file=sys.stderr, leave=False), strict=True):
-        with no_gradient(), accelerator.autocast():
+        with no_gradient(), autocast(accelerator):
             output = fn(fed(accelerator, rows, batch))
         short = batch_size - len(positions)
         results.append(tuple(_pad(column, short) for column in (positions, *output)))
