@@ -32,23 +32,22 @@ class Layout:
 
     kind: str  # one process | copies | ZeRO-2 | ZeRO-3 | FSDP2
     world: int = 1
-    half: bool = False  # bf16
     weights_off: bool = False  # frozen and trained weights wait in main memory
     optimizer_off: bool = False  # so does the optimizer
 
 
 def layout(accelerator: Accelerator) -> Layout:
     """-> what the accelerator was told"""
-    world, bf16 = accelerator.num_processes, accelerator.mixed_precision == "bf16"
+    world = accelerator.num_processes
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         plugin = accelerator.deepspeed_plugin
         away = [plugin.hf_ds_config.get_value(f"zero_optimization.offload_{part}.device", "none") for part in ("param", "optimizer")]
         stage = plugin.zero_stage
-        return Layout(f"ZeRO-{stage}", world, bf16, stage == 3 and away[0] not in ("none", None), away[1] not in ("none", None))
+        return Layout(f"ZeRO-{stage}", world, stage == 3 and away[0] not in ("none", None), away[1] not in ("none", None))
     if accelerator.distributed_type == DistributedType.FSDP:
         away = isinstance(accelerator.state.fsdp_plugin.cpu_offload, CPUOffloadPolicy)
-        return Layout("FSDP2", world, bf16, away, away)
-    return Layout("copies" if world > 1 else "one process", world, bf16)
+        return Layout("FSDP2", world, away, away)
+    return Layout("copies" if world > 1 else "one process", world)
 
 
 def device_bytes(vlm: nn.Module, options: Any, how: Layout, features: tuple[int, int], answer: int, asked: int = 0) -> dict[str, float]:
@@ -60,9 +59,7 @@ def device_bytes(vlm: nn.Module, options: Any, how: Layout, features: tuple[int,
     frozen = [p for p in vlm.parameters() if not p.requires_grad]
     trained = sum(p.numel() for p in vlm.parameters() if p.requires_grad)
     deepspeed = how.kind.startswith("ZeRO")
-    width = 2 if how.half and deepspeed else None  # bytes of a weight; None = as it was loaded
-    stored = sum(p.numel() * (width or p.element_size()) for p in frozen)
-    own = trained * (width or MASTER)
+    stored, own = sum(p.numel() * p.element_size() for p in frozen), trained * MASTER  # as methods.gmm.numerics holds them
     share = how.world if how.kind in ("ZeRO-3", "FSDP2") else 1
     split = how.world if share > 1 or deepspeed else 1  # of gradients and optimizer
     weights = 0.0 if how.weights_off else (stored + own) / share
@@ -93,8 +90,7 @@ def _gathered(vlm: nn.Module, how: Layout, frozen: list[nn.Parameter], trained: 
     """-> bytes of the weights that are whole for a while"""
     if how.kind not in ("ZeRO-3", "FSDP2"):
         return 0.0
-    size = 2 if how.half else max(p.element_size() for p in frozen)
-    total = sum(p.numel() for p in frozen) + trained
+    size, total = max(p.element_size() for p in vlm.decoder.parameters() if not p.requires_grad), sum(p.numel() for p in frozen) + trained
     if how.kind == "ZeRO-3":
         fetched = BUCKET + max(p.numel() for p in vlm.parameters())  # come in a buffer, from which they are copied; the largest alone
         return size * (min(total, LIVE) + min(total, fetched))  # what is used again soon stays
@@ -105,11 +101,10 @@ def _gathered(vlm: nn.Module, how: Layout, frozen: list[nn.Parameter], trained: 
 def activations(vlm: nn.Module, rows: int, features: tuple[int, int], answer: int, how: Layout) -> float:
     """-> bytes that a forward pass of `rows` rows keeps for the backward pass, with the logits of the answers"""
     embeddings = vlm.decoder.get_input_embeddings()
-    dtype = torch.bfloat16 if how.half else embeddings.weight.dtype
+    dtype = embeddings.weight.dtype
     length = visual_tokens(vlm, features) + len(vlm.prompt.question) + answer - 1
-    with _half(vlm.decoder) if how.half else contextlib.nullcontext():
-        inputs = torch.zeros(rows, length, embeddings.embedding_dim, device="meta", dtype=dtype, requires_grad=True)
-        kept = saved_bytes(vlm, inputs)
+    inputs = torch.zeros(rows, length, embeddings.embedding_dim, device="meta", dtype=dtype, requires_grad=True)
+    kept = saved_bytes(vlm, inputs)
     # Logits as the head gives them; in float32, where they are not; their logarithms, normalised; the gradient of those
     bytes_a_logit = dtype.itemsize + 8 + (4 if dtype.itemsize < 4 else 0)
     head = vlm.decoder.get_output_embeddings().weight
@@ -121,7 +116,7 @@ def answering(vlm: nn.Module, rows: int, features: tuple[int, int], longest: int
     if not rows:
         return 0.0
     decoder, opening = vlm.decoder, len(vlm.prompt.opening)
-    dtype = torch.bfloat16 if how.half else decoder.get_input_embeddings().weight.dtype
+    dtype = decoder.get_input_embeddings().weight.dtype
     with torch.no_grad(), _attention_of_kernels():
         cache = vlm._cache(1)
         length = visual_tokens(vlm, features) + len(vlm.prompt.question) + opening
@@ -157,18 +152,6 @@ def saved_bytes(vlm: nn.Module, inputs: Tensor) -> int:
     with _attention_of_kernels(), torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
         vlm.read(inputs)
     return sum(storage.nbytes() for storage in found.values())
-
-
-@contextlib.contextmanager
-def _half(model: nn.Module) -> Iterator[None]:
-    """Inside the block the weights of a model without weights are bfloat16."""
-    kinds = {name: value.dtype for name, value in [*model.named_parameters(), *model.named_buffers()]}
-    model.to(torch.bfloat16)
-    try:
-        yield
-    finally:
-        for name, value in [*model.named_parameters(), *model.named_buffers()]:
-            value.data = value.data.to(kinds[name])
 
 
 class _Kernel(torch.autograd.Function):

@@ -44,7 +44,7 @@ def encoder_bytes(encoder: FrozenEncoder | None, choices: dict[str, Choice]) -> 
 
 def feeding_line(accelerator: Accelerator, vlm: nn.Module, options: Any, how: Layout, features: tuple[int, int], answer: int) -> str:
     """-> a line: images a second that would keep the decoder busy while it trains, on all processes together, at most"""
-    rate = products_a_second(accelerator.device, torch.bfloat16 if how.half else torch.float32) * how.world
+    rate = products_a_second(accelerator.device, vlm.decoder.get_input_embeddings().weight.dtype) * how.world
     each = operations(vlm, options, features, answer)
     return (
         f"feeding  {rate / each:,.0f} images/s at most keep the decoder busy: {each / 1e9:,.2f} GFLOP a training row, "

@@ -34,9 +34,8 @@ class TextEncoder:
 
     def __call__(self, texts: list[str]) -> Tensor:
         """-> [len(texts), D] at unit length, on the CPU"""
-        for text in dict.fromkeys(texts):
-            if text not in self.known:
-                self.known[text] = self._embed(text)
+        with torch.autocast("cpu", enabled=False):  # a text's embedding is the same whoever asks first
+            self.known |= {text: self._embed(text) for text in dict.fromkeys(texts) if text not in self.known}
         return torch.stack([self.known[text] for text in texts])
 
     @torch.inference_mode()

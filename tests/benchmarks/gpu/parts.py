@@ -131,7 +131,7 @@ def generative(accelerator: Accelerator, size: Size) -> Iterator[Line]:
     with weightless():
         shape = random_vlm(size, torch.device("meta"), options)
     answer = len(shape.prompt.answer_tokens("seven"))
-    plan = sum(device_bytes(shape, options, Layout("one process", 1, half=True), size.features, answer).values())
+    plan = sum(device_bytes(shape, options, Layout("one process", 1), size.features, answer).values())
     vlm = random_vlm(size, device, options)
     train(accelerator, vlm, size, options, 2)
     if card:
