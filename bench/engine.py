@@ -21,7 +21,7 @@ from bench import record as records
 from bench.digest import state_digest
 from bench.evaluation import Scores, evaluate, tally
 from bench.finite import check_learnt, check_loaded
-from bench.identity import Identity, guard, identity
+from bench.identity import guard, identity
 from bench.launching import check_precision, make_accelerator
 from bench.pictures import write_pictures
 from bench.result import peak_memory, result, total_time, within_budget
@@ -65,12 +65,15 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     stream = opened(config.stream)
     for line in stream.intake.lines() if stream.intake else ():
         say(accelerator, f"data: {line}")
-    this, path = named(config, accelerator, stream)
+    check_place(config, accelerator, stream)
+    method = make_method(config, accelerator, stream)
+    this = identity(config, stream, method.id(), method.weights())
+    path = this.path(config.results)
     environment = records.environment(accelerator)
     checkpoints = checkpoints_of(path, config, accelerator, stream, environment)
     with checkpoints.opened(anew=config.resume == "never"):
-        method, scores = make_method(config, accelerator, stream), Scores(accelerator, checkpoints.folder)
-        with_weights(this, path, method, checkpoints)
+        guard(path, this, records.existing(path))
+        scores = Scores(accelerator, checkpoints.folder)
         first = go_on(accelerator, method, checkpoints, scores)
         if config.keep_states and accelerator.is_main_process:
             start_states(path, first)
@@ -89,19 +92,11 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     return record, path
 
 
-def named(config: DictConfig, accelerator: Accelerator, stream: TaskStream) -> tuple[Identity, Path]:
-    """-> what run this is, and where its record goes. Errors: InputError where nothing can be written there"""
+def check_place(config: DictConfig, accelerator: Accelerator, stream: TaskStream) -> None:
+    """Before models are read. Errors: InputError where the launch is not as the options say, or no record can be written"""
     check_precision(config, accelerator)
-    this = identity(config, stream, method_class(config.method.name).variant(config.method))
-    path = this.path(config.results)
-    _check_writable(path.parent)
-    return this, path
-
-
-def with_weights(this: Identity, path: Path, method: Method, checkpoints: Checkpoints) -> None:
-    """The pretrained weights are known: they are part of what a checkpoint is of, and no record of others is overwritten."""
-    guard(path, this, method.weights(), records.existing(path))
-    checkpoints.run += f" {state_digest(sorted(method.weights().items()))[:16]}"
+    this = identity(config, stream, method_class(config.method.name).variant(config.method), {})
+    _check_writable(this.path(config.results).parent)
 
 
 def checkpoints_of(

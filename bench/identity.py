@@ -1,12 +1,12 @@
 """What makes a number the number it is. The record, its path, the sweep, the leaderboard and resuming all ask here, and nowhere else.
 
 Two runs are the same run where they agree in the stream (key, and sha256 of its content), the method's id, the options as they acted,
-the code that computes (bench/code.py), the pretrained weights and the seed. Everything else may differ: places, trackers, processes.
+the code that computes (bench/code.py), the published models and the seed. Everything else may differ: places, trackers, processes.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ UNHASHED += ("keep_states", "seed")
 
 
 class Identity(NamedTuple):
-    """Of a run before it is made: all but the pretrained weights, which are known once the models are loaded."""
+    """Of a run. Its models are known once they are loaded, or made in their shape alone (launch/sweeping/runs.py)."""
 
     stream: str  # its key
     sha256: str  # of its content
@@ -32,27 +32,42 @@ class Identity(NamedTuple):
     config_hash: str
     code: str  # digest
     seed: int
+    models: str  # digest of the weights and settings of the published ones; empty where there are none
 
     @property
     def stem(self) -> str:
-        """-> the name of its files: options, code, seed"""
-        return f"{self.config_hash}-{self.code[:8]}-s{self.seed}"
+        """-> the name of its files: options, code, models where there are some, seed"""
+        return "-".join([self.config_hash, self.code[:8], *([self.models[:8]] if self.models else []), f"s{self.seed}"])
 
     def path(self, results: str) -> Path:
         """-> where its record belongs"""
         return Path(results) / self.stream / self.method / f"{self.stem}.json"
 
 
-def identity(config: DictConfig, stream: Any, method: str) -> Identity:
-    """config: resolved; stream: the TaskStream that it names; method: its id, with variant. Errors: InputError where no source is found"""
+def identity(config: DictConfig, stream: Any, method: str, weights: Mapping[str, str]) -> Identity:
+    """config: resolved; stream: the TaskStream that it names; method: its id, with variant; weights: as `Method.weights` gives them
+
+    Errors: InputError where no source is found
+    """
     made = made_by(config)["digest"]
-    return Identity(stream.key, stream.sha256, method, config_hash(config), made, config.seed)
+    return Identity(stream.key, stream.sha256, method, config_hash(config), made, config.seed, models(weights))
+
+
+def models(weights: Mapping[str, str]) -> str:
+    """-> digest of what a method starts from, empty where that is nothing"""
+    return hashlib.sha256(repr(sorted(weights.items())).encode()).hexdigest() if weights else ""
+
+
+def shown(weights: Mapping[str, str]) -> str:
+    """-> how tables name what a method starts from: its files of weights; the settings beside them go without saying"""
+    return ", ".join(name for name in weights if not name.endswith("/settings"))
 
 
 def of_record(record: dict[str, Any]) -> Identity:
     """-> the identity of a record; without code where it was made before code had an identity"""
     stream, made = record["stream"], record.get("code") or {}
-    return Identity(stream["key"], stream["sha256"], record["method"], _acted(record), made.get("digest", ""), record["seed"])
+    acted, digest = _acted(record), made.get("digest", "")
+    return Identity(stream["key"], stream["sha256"], record["method"], acted, digest, record["seed"], models(record["weights"]))
 
 
 def made_by(config: DictConfig) -> dict[str, Any]:
@@ -72,15 +87,14 @@ def code_mark(record: dict[str, Any]) -> str:
     return mark(record.get("code"))
 
 
-def guard(path: Path, found: Identity, weights: dict[str, str], existing: dict[str, Any] | None) -> None:
+def guard(path: Path, found: Identity, existing: dict[str, Any] | None) -> None:
     """Errors: InputError where the record that lies at a run's path is of another run, which would be lost."""
     if existing is None:
         return
     theirs = of_record(existing)
     differ = [name for name, one, other in zip(Identity._fields, found, theirs, strict=True) if one != other]
-    differ += ["weights"] if existing["weights"] != weights else []
     if differ:
-        words = {"sha256": "data (sha256)", "weights": "pretrained weights", "config_hash": "options"}
+        words = {"sha256": "data (sha256)", "models": "published models", "config_hash": "options"}
         said = ", ".join(words.get(name, name) for name in differ)
         raise InputError(f"{path} is the record of another {said}, and would be lost: move it away, or choose another results=DIR")
 

@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from bench import record as records
 from bench.config import resolve
-from bench.engine import Attempt, checkpoints_of, keep, make_accelerator, make_method, named, plain, report, score_task, settled
+from bench.engine import Attempt, check_place, checkpoints_of, keep, make_accelerator, make_method, plain, report, score_task, settled
 from bench.evaluation import Scores
-from bench.identity import UNHASHED, config_hash, made_by
+from bench.identity import UNHASHED, config_hash, identity, made_by
 from bench.resume.checkpoint import Stopped
 from bench.resume.states import kept_states, method_state
 from bench.tracking import Tracking
@@ -38,16 +38,19 @@ def rescore(path: Path, overrides: list[str], accelerator: Accelerator | None = 
     stream = TaskStream(load(config.stream), config.stream)
     if stream.sha256 != before["stream"]["sha256"]:
         raise InputError(f"the data are not those of {path} (their sha256 is another): name their folder with stream.root=DIR")
-    this, target = named(config, accelerator, stream)
+    check_place(config, accelerator, stream)
+    method = make_method(config, accelerator, stream)
+    others = {name for name, sha256 in method.weights().items() if before["weights"].get(name, sha256) != sha256}
+    if others:
+        raise InputError(f"the weights of {', '.join(sorted(others))} are not those of {path}: score it where they are")
+    this = identity(config, stream, method.id(), method.weights())
+    target = this.path(config.results)
     if target.exists():
         raise InputError(f"{target} is scored so already: remove it to score it again")
     environment = records.environment(accelerator)
     checkpoints = checkpoints_of(target, config, accelerator, stream, environment)
     with checkpoints.opened(), settled():
-        method, scores = make_method(config, accelerator, stream), Scores(accelerator, checkpoints.folder)
-        others = {name for name, sha256 in method.weights().items() if before["weights"].get(name, sha256) != sha256}
-        if others:
-            raise InputError(f"the weights of {', '.join(sorted(others))} are not those of {path}: score it where they are")
+        scores = Scores(accelerator, checkpoints.folder)
         if checkpoints.restore(method) != (0, False):
             raise InputError(f"a run of these options is unfinished in {checkpoints.folder}: let it end, or remove that folder")
         tracking = Tracking(accelerator, plain(config), this, checkpoints.folder)

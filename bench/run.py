@@ -7,6 +7,7 @@ Options are key=value (Hydra's grammar); --help lists them, --cfg job prints the
 
 import argparse
 import sys
+import threading
 from pathlib import Path
 
 if __name__ == "__main__" and not __package__:
@@ -52,7 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(config) -> int:
     import os
+    import signal
 
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # until there is something to save, when a run answers to it
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of loading, in transformers and the hub: ours show training
     import torch

@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench import record as records
 from bench.board.board import COSTS, METRICS, Board
-from bench.identity import UNHASHED, code_mark, row
+from bench.identity import UNHASHED, code_mark, row, shown
 from bench.metrics import summarise
 from data.errors import InputError
 from methods.config import REFERENCES
@@ -166,7 +166,7 @@ def aggregate(board: Board) -> pd.DataFrame:
         table[name] = groups[name].first()
     table = table.reset_index()
     table["time_s"] = table["train_s"] + table["evaluate_s"]
-    table["pretrained"] = [", ".join(json.loads(weights)) for weights in table["weights"]]
+    table["pretrained"] = [shown(json.loads(weights)) for weights in table["weights"]]
     table["role"] = table["method"].map(REFERENCES).fillna("")
     table["label"] = _labels(table, board.raw)
     return table.sort_values(["stream", METRICS[0], "label"], ascending=[True, False, True], ignore_index=True)

@@ -13,6 +13,7 @@ from bench.board.board import COLUMNS, EVERYTHING, Board, Only, columns, missing
 from bench.board.collect import code
 from bench.board.details import Details
 from bench.board.tables import cells, plain, quotations, source_of
+from bench.identity import shown
 from data.caching.cache import atomic
 
 LIMIT = 2_800_000  # bytes; what would make the page larger is left out, and the run says so
@@ -90,7 +91,7 @@ def _run(path: str, row: pd.Series, record: dict[str, Any], stream: int) -> dict
         "configuration": record["config_hash"],
         "code": f"{code(record) or 'not recorded'}, at commit {str(environment.get('git'))[:12]}{changed}",
         "kept": ", ".join(f"{one['items']:,} {kind}" for kind, one in record["memory"]["by_kind"].items()) or "nothing",
-        "starts from": ", ".join(record["weights"]) or "no pretrained weights",
+        "starts from": shown(record["weights"]) or "no pretrained weights",
         "ran on": f"{environment['world_size']} × {environment.get('device')}",
         "finished": record["finished"],
     }

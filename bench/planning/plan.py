@@ -58,13 +58,12 @@ def _show_plan(config: DictConfig) -> int:
     for line in remarks(source):
         print(f"warning  {line}")
     learner = method_class(config.method.name)
-    path = identity(config, stream, learner.variant(config.method)).path(config.results)
-    print(f"record   {path}{' (exists)' if path.exists() else ''}")
     lacking: list[str] = []
     try:
         accelerator = make_accelerator(config)
         with weightless() as lacking:
             method = learner(config.method, accelerator)
+            print(_record_line(identity(config, stream, method.id(), {}).path(config.results), bool(method.models())))
             method.check(len(stream.class_names))
             method.check_names(stream.class_names)
             for line in [*_fed(config, method), *_model(config, accelerator, method, stream)]:
@@ -77,6 +76,15 @@ def _show_plan(config: DictConfig) -> int:
         return 2
     accelerator.end_training()
     return 0
+
+
+def _record_line(path: Path, models: bool) -> str:
+    """models: some whose digest, which a plan does not make, stands in the name"""
+    if not models:
+        return f"record   {path}{' (exists)' if path.exists() else ''}"
+    found = sorted(path.parent.glob(path.name.replace("-s", "-????????-s")))
+    exists = f" (exists for {' and '.join(one.name for one in found)})" if found else ""
+    return f"record   {path.with_name(path.name.replace('-s', '-MODELS-s'))}, with digits of the models{exists}"
 
 
 def _fed(config: DictConfig, method: Method) -> Iterator[str]:

@@ -31,7 +31,7 @@ class Run:
     method: str  # as the configuration names them
     stream: str
     folder: Path  # holds the records of all methods, over all streams
-    name: str  # of the record's file
+    name: str  # of the record's file, but for its models
     done: bool
     seconds: float | None  # as long as earlier runs took; None if there were none
     memory: int | None  # bytes at the peak of earlier ones
@@ -50,13 +50,24 @@ class Run:
 
 
 def full_identity(config: DictConfig) -> Identity:
-    """-> what run a configuration is, for which its data are opened. Errors: InputError where they are not there"""
-    from data.source import load  # late: most sweeps do without
+    """-> what run a configuration is, for which its data are opened and its models hashed. Errors: InputError where they are not there"""
+    from accelerate import Accelerator  # late: most sweeps do without
+    from accelerate.state import AcceleratorState
+
+    from data.source import load
     from data.stream import TaskStream
     from methods.base import method_class
+    from methods.learning.sharding import weightless
+    from methods.networks.weights import naming
 
-    stream = TaskStream(load(config.stream), config.stream)
-    return identity(config, stream, method_class(config.method.name).variant(config.method))
+    stream, first = TaskStream(load(config.stream), config.stream), not AcceleratorState._shared_state
+    try:
+        with weightless(), naming():
+            method = method_class(config.method.name)(config.method, Accelerator(cpu=True))
+            return identity(config, stream, method.id(), method.weights())
+    finally:
+        if first:
+            AcceleratorState._reset_state(reset_partial_state=True)  # what comes next in this process may choose another precision
 
 
 def plan(asked: Asked) -> list[Run]:
@@ -96,8 +107,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def record_of(run: Run) -> dict[str, Any] | None:
-    """-> its record, where it has one"""
-    return next((found for path in run.folder.glob(f"*/*/{run.name}") if (found := _read(path))), None)
+    """-> its record, the newest where it started from several versions of a published model, None where it has none"""
+    found = filter(None, map(_read, run.folder.glob(f"*/*/{run.name.replace('-s', '*-s')}")))
+    return max(found, key=lambda record: record["finished"], default=None)
 
 
 def show(runs: Sequence[Run], console: Console) -> None:

@@ -27,7 +27,7 @@ from methods.learning.sharding import in_shares, planned
 from methods.networks.backbones import FrozenEncoder, frozen_encoder
 from methods.networks.fed import activations
 from methods.networks.folders import load_tokenizer, load_whole, model_folder, save_model, weight_hashes
-from methods.networks.weights import file_sha256, packaged_file
+from methods.networks.weights import file_sha256, hashes, packaged_file
 
 # name -> a function from the options to the frozen encoder and the model, or where it lies. Others are added from outside.
 VLMS: dict[str, str | Callable[[GMM], tuple[FrozenEncoder, VLM]]] = {
@@ -74,7 +74,7 @@ def packaged_decoder() -> tuple[Path, dict[str, str]]:
     if planned() is not None:
         stamp = gguf.stat()
         folder = cache_dir("decoders") / f"smollm2-135m-instruct-head-{content_key(stamp.st_size, stamp.st_mtime_ns)[:16]}"
-        return cached(folder, lambda work: _describe(gguf, work), folder=True), {}
+        return cached(folder, lambda work: _describe(gguf, work), folder=True), hashes({"SmolLM2-135M-Instruct": gguf})
     sha256 = file_sha256(gguf)
     folder = cache_dir("decoders") / f"smollm2-135m-instruct-{sha256[:16]}"
     return cached(folder, lambda work: _convert(gguf, work), folder=True), {"SmolLM2-135M-Instruct": sha256}

@@ -103,7 +103,8 @@ def load_adapter(decoder: nn.Module, name: str) -> tuple[dict[str, str], dict[st
         raise InputError(f"{other}: name that one, or leave it out")
     layers = sorted(config.target_modules) if isinstance(config.target_modules, (set, list)) else config.target_modules
     said = {"library": "peft", "tag": Path(name).name, "rank": config.r, "alpha": config.lora_alpha, "layers": layers}
-    return hashes({f"adapter {Path(name).name}/{file.name}": file}), said
+    title = f"adapter {Path(name).name}"
+    return hashes({f"{title}/{file.name}": file, f"{title}/settings": folder}), said
 
 
 def checkpoint(vlm: VLM) -> None:

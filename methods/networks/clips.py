@@ -13,7 +13,7 @@ from torch import nn
 from data.errors import InputError, one_of
 from methods.learning.sharding import planned
 from methods.networks.fed import Fed, activations
-from methods.networks.weights import needed, weights_in
+from methods.networks.weights import needed, settings_of, unread, weights_in
 
 FED = ("mean", "std", "interpolation", "resize_mode")
 # What open_clip reads first in a folder with several files
@@ -49,12 +49,12 @@ def clip_model(name: str, size: int | None = None) -> tuple[nn.Module, dict[str,
     data = {key: data.get(key, getattr(open_clip.transform.PreprocessCfg(), key)) for key in FED}
     numbers = {"mean": tuple(data["mean"]), "std": tuple(data["std"])}
     said = {"rule": data["resize_mode"], "interpolation": data["interpolation"], "activation": activations(model.visual)}
-    return model, {file.name: file}, Fed("open_clip", tag, published, **numbers, **said)
+    return model, {file.name: file, **settings_of(name)}, Fed("open_clip", tag, published, **numbers, **said)
 
 
 def _downloaded(architecture: str, tag: str) -> Path:
     """-> the file of the weights with a tag, which a plan does not fetch"""
-    if planned() is None:
+    if not unread():
         return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(architecture, tag)))
     planned().append(f"fetch    the weights of open_clip:{architecture}/{tag}, from the hub, unless they are there already")
     return Path("open_clip")

@@ -15,7 +15,7 @@ from data.errors import InputError, one_of
 from methods.learning.sharding import planned
 from methods.networks.fed import Fed, activations
 from methods.networks.towers import vision_tower
-from methods.networks.weights import hashes, in_shape, needed, packaged_file, weight_sentences, weights_in
+from methods.networks.weights import hashes, in_shape, needed, packaged_file, settings_of, unread, weight_sentences, weights_in
 
 LIBRARIES = ("timm", "open_clip", "hf")
 PACKAGED = "tf_efficientnet_lite0.in1k"
@@ -129,7 +129,7 @@ def _timm(name: str, size: int | None, range: str) -> Network:
         model = _made(name, size, own, tag, **found)
     model.reset_classifier(0)
     fed = timm_fed(own, tag, model).sized(size, range)
-    return Network(model, fed, hashes({file.name: file}))
+    return Network(model, fed, hashes({file.name: file, **settings_of(name)}))
 
 
 def _made(name: str, size: int | None, own: dict[str, Any], title: str, **given: Any) -> nn.Module:
@@ -169,7 +169,7 @@ def _timm_download(tag: str, own: dict[str, Any]) -> Path:
 
     if not own.get("hf_hub_id"):
         raise InputError(f"timm has no weights on the hub for '{tag}': name a tag it lists, or a file as timm:ARCHITECTURE/FILE")
-    if planned() is not None:
+    if unread():
         planned().append(f"fetch    the weights of timm:{tag}, from the hub, unless they are there already")
         return Path("model.safetensors")
     return Path(hf_hub_download(own["hf_hub_id"], own.get("hf_hub_filename") or "model.safetensors"))

@@ -10,10 +10,8 @@ from typing import Any
 
 from data.errors import InputError
 from methods.learning.sharding import planned
-from methods.networks.weights import hashes, is_pointer, lacks, whole_model
+from methods.networks.weights import ELSEWHERE, TEXTS, hashes, is_pointer, lacks, unread, whole_model
 
-TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]  # configurations and tokenizers
-ELSEWHERE = ["original/*", "onnx/*", "openvino/*", "*consolidated*"]  # the same weights in other forms
 PULL = "fetch them with `git lfs pull` in the folder"
 
 
@@ -44,7 +42,7 @@ def _fetched(name: str, option: str) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     try:
-        if planned() is not None:
+        if unread():
             return Path(snapshot_download(name, allow_patterns=TEXTS, ignore_patterns=ELSEWHERE))
         folder = Path(snapshot_download(name, allow_patterns=[*TEXTS, "*.safetensors"], ignore_patterns=ELSEWHERE))
         if not weight_files(folder) and not adapter_file(folder).is_file():
@@ -83,8 +81,9 @@ def adapter_file(folder: Path) -> Path:
 
 
 def weight_hashes(folder: Path, name: str, role: str = "") -> dict[str, str]:
-    """-> sha256 of every file of weights in a folder, by name; none in a plan"""
-    return hashes({f"{role}{Path(name).name}/{file.name}": file for file in weight_files(folder)})
+    """-> sha256 of every file of weights in a folder, by name, and of its settings; none in a plan"""
+    title = f"{role}{Path(name).name}"
+    return hashes({f"{title}/{file.name}": file for file in weight_files(folder)} | {f"{title}/settings": folder})
 
 
 def need_weights(folder: Path, name: str, option: str) -> None:

@@ -1,8 +1,9 @@
-"""Files of weights: where the packaged ones lie, which one of a folder is read, their sha256, and what a plan lacks."""
+"""Files of weights: where the packaged ones lie, which of a folder is read, what they hold, and what a plan lacks."""
 
 import contextlib
-import functools
+import hashlib
 import importlib.util
+import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,18 @@ from typing import Any
 import torch
 
 from data.caching import cache
+from data.caching.entries import cached
+from data.caching.remembered import stamp
 from data.errors import InputError
 from methods.learning.sharding import planned
 
+TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]  # configurations and tokenizers
+ELSEWHERE = ["original/*", "onnx/*", "openvino/*", "*consolidated*"]  # the same weights in other forms
+UNREAD = ("transformers_version", "_name_or_path", "_commit_hash")  # of a configuration: who wrote it, from where
 POINTER = 1024  # bytes; what Git LFS leaves is shorter
 ENDINGS = (".safetensors", ".bin", ".pth", ".pt")
 USUAL = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # what is read of several
+_naming = False
 
 
 def packaged_file(package: str, path: str) -> Path:
@@ -35,12 +42,55 @@ def packaged_file(package: str, path: str) -> Path:
     return file
 
 
-file_sha256 = functools.cache(cache.file_sha256)  # of weights, which stay as they are while we run
+@contextlib.contextmanager
+def naming() -> Iterator[None]:
+    """Inside the block weights are fetched and hashed though models are made in their shape alone: a sweep asks what a run is called."""
+    global _naming
+    _naming = True
+    try:
+        yield
+    finally:
+        _naming = False
+
+
+def unread() -> bool:
+    """-> is this a plan, which neither fetches nor hashes weights?"""
+    return planned() is not None and not _naming
+
+
+def file_sha256(file: Path) -> str:
+    """-> of a file of weights; read once, and again when what the file system says of it is no longer the same"""
+    if not file.is_file():
+        return ""  # a sweep asks for a run that lacks it
+    known = cache.cache_dir("contents") / f"{cache.content_key('sha256', stamp(str(file.resolve()), file.stat()))}.json"
+    return json.loads(cached(known, lambda work: work.write_text(json.dumps(cache.file_sha256(file)))).read_text())
+
+
+def settings_sha256(folder: Path) -> str:
+    """-> over what a model's folder says beside its weights: configurations, templates and tokenizers, also one folder deeper"""
+    digest = hashlib.sha256()
+    found = {file for pattern in TEXTS for depth in (pattern, f"*/{pattern}") for file in folder.glob(depth)}
+    for file in sorted(found - {file for pattern in (*ELSEWHERE, ".*/*", "*.index.json") for file in folder.glob(pattern)}):
+        digest.update(repr((file.relative_to(folder).as_posix(), _said(file))).encode())
+    return digest.hexdigest()
+
+
+def settings_of(name: str) -> dict[str, Path]:
+    """-> what `hashes` takes for the settings beside a file of weights, where the name is that of a folder"""
+    return {f"{Path(name).name}/settings": Path(name)} if Path(name).is_dir() else {}
+
+
+def _said(file: Path) -> object:
+    """-> what a file says: of JSON its values, whatever their order"""
+    with contextlib.suppress(ValueError, RecursionError):
+        if file.suffix == ".json" and isinstance(said := json.loads(file.read_text(encoding="utf-8")), dict):
+            return json.dumps({key: value for key, value in said.items() if key not in UNREAD}, sort_keys=True)
+    return file.read_bytes()
 
 
 def hashes(files: dict[str, Path]) -> dict[str, str]:
-    """names and files of weights -> sha256 of each by name; none in a plan, which reads no weights"""
-    return {} if planned() is not None else {name: file_sha256(file) for name, file in files.items()}
+    """names and files of weights, or folders for the settings in them -> sha256 of each by name; none in a plan"""
+    return {} if unread() else {name: settings_sha256(file) if file.is_dir() else file_sha256(file) for name, file in files.items()}
 
 
 def lacks(what: str) -> None:

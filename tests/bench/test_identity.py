@@ -115,7 +115,7 @@ def test_two_configurations_that_differ_in_one_thing_differ_in_name_or_not_in_nu
     def named(*more: str):
         config = resolve([*base, *more])
         stream = TaskStream(load(config.stream), config.stream)
-        return config, identity(config, stream, "finetune")
+        return config, identity(config, stream, "finetune", {})
 
     def predictions(config) -> pd.DataFrame:
         _, path = run(config, accelerator)
@@ -158,13 +158,11 @@ def test_a_record_and_its_run_have_one_identity(one_process):
 def test_a_record_of_another_thing_is_not_overwritten(tmp_path):
     record = make_record()
     this = of_record(record)
-    guard(tmp_path, this, record["weights"], record)
-    guard(tmp_path, this, {}, None)
-    for field, words in (("sha256", "another data"), ("code", "another code")):
+    guard(tmp_path, this, record)
+    guard(tmp_path, this, None)
+    for field, words in (("sha256", "another data"), ("code", "another code"), ("models", "another published models")):
         with pytest.raises(InputError, match=words):
-            guard(tmp_path, Identity(**{**this._asdict(), field: "other"}), record["weights"], record)
-    with pytest.raises(InputError, match="another pretrained weights"):
-        guard(tmp_path, this, {"tower": "f" * 64}, record)
+            guard(tmp_path, Identity(**{**this._asdict(), field: "other"}), record)
     (tmp_path / "notes.json").write_text("mine")
     with pytest.raises(InputError, match="is no record"):
         records.existing(tmp_path / "notes.json")

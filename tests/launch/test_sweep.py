@@ -40,7 +40,9 @@ def written(folder: Path, **changes) -> Path:
     """-> a record of method=ncm stream=digits seed=1 under `folder`, but for the changes"""
     config = resolve(["method=ncm", "stream=digits", "seed=1"])
     this = runs.full_identity(config)
-    record = make_record("ncm", 1, this.stream, config=OmegaConf.to_container(config), config_hash=this.config_hash, code=made_by(config))
+    packaged = {"efficientnet-lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"}
+    made = {"config": OmegaConf.to_container(config), "config_hash": this.config_hash, "code": made_by(config), "weights": packaged}
+    record = make_record("ncm", 1, this.stream, **made)
     record["stream"]["sha256"] = this.sha256
     record |= changes
     path = of_record(record).path(str(folder))

@@ -73,7 +73,7 @@ def test_a_family_keeps_the_promises(family, train, accelerator, tasks, tmp_path
     again = method_class("gmm")(options, accelerator)
     again.load_state_dict(method.state_dict())
     assert torch.equal(again.predict(inputs).scores, found.scores) and again.weights() == method.weights()
-    assert len(method.weights()) == (2 if family == "composed" else 1) and all(len(one) == 64 for one in method.weights().values())
+    assert len(method.weights()) == (4 if family == "composed" else 2) and all(len(one) == 64 for one in method.weights().values())
 
 
 def with_features_of(method, tasks, accelerator, tmp_path, monkeypatch):
@@ -164,7 +164,7 @@ def test_weights_are_those_of_the_seed(tmp_path, monkeypatch):
     monkeypatch.setenv("CILBENCH_CACHE", str(tmp_path))
     again = load_vlm(tiny("llava"))[1]
     assert list(one.weights.values()) == list(again.weights.values()) == list(copied.weights.values())
-    assert list(copied.weights) == ["copy/model.safetensors"]
+    assert list(copied.weights) == ["copy/model.safetensors", "copy/settings"]
 
 
 def test_size_of_qwens_images():

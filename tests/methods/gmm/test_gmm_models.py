@@ -36,7 +36,8 @@ def composed(decoder, **options):
 
 def test_a_decoder_of_a_folder(folder):
     encoder, vlm = composed(folder)
-    assert list(vlm.weights) == ["encoder/model.safetensors", "decoder decoder/model.safetensors"]
+    names = ["encoder/model.safetensors", "encoder/settings", "decoder decoder/model.safetensors", "decoder decoder/settings"]
+    assert list(vlm.weights) == names
     assert torch.equal(vlm.decoder.lm_head.weight, AutoModelForCausalLM.from_pretrained(folder).lm_head.weight)
     assert encoder(IMAGES).shape == (3, 17, 32)
 

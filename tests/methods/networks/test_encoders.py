@@ -84,7 +84,7 @@ def test_open_clip(saved):
     torch.testing.assert_close(inputs, theirs, atol=1.5 / 255 / 0.2, rtol=0)
     with torch.no_grad():
         torch.testing.assert_close(encoder(IMAGES)[:, 0], models["clip"].encode_image(inputs), atol=1e-5, rtol=1e-4)
-    assert list(encoder.weights) == ["open_clip_model.safetensors"]
+    assert list(encoder.weights) == ["open_clip_model.safetensors", "clip/settings"]
 
 
 @pytest.mark.parametrize(
