@@ -10,16 +10,15 @@ registries (what was chosen of them counts), caches (checked by content), checkp
 tested), trackers, pictures, tables. Patch releases of a library count; its build (+cpu, +cu130) does not: that is the device's.
 """
 
-import ast
-import functools
 import hashlib
-import importlib.metadata
 import importlib.util
-import re
+import sys
+import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from data.code import reached, version
 from data.errors import InputError
 from data.sources import SOURCES
 from methods.config import METHODS
@@ -28,6 +27,7 @@ OURS = {"data", "methods", "bench"}
 ALWAYS = ("bench.engine", "bench.evaluation", "bench.metrics", "data.source", "data.stream", "methods.base", "methods.learning.training")
 ASIDE = {
     "data.caching",
+    "data.code",
     "data.config",
     "data.errors",
     "data.options",
@@ -36,39 +36,45 @@ ASIDE = {
     "methods.config",
     "methods.options",
 }
+INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
 ENGINE = {"bench.engine", "bench.evaluation", "bench.metrics"}  # all else of bench/ is aside
-# import name -> distribution, of the libraries that compute; named where a file that counts imports them
-LIBRARIES = {"torch": "torch", "torchvision": "torchvision", "transformers": "transformers", "timm": "timm", "peft": "peft"}
-LIBRARIES |= {"open_clip": "open_clip_torch", "accelerate": "accelerate", "PIL": "pillow"}
-LAZY = re.compile(r"^([A-Za-z_][\w.]*):[A-Za-z_]\w*$")  # how the registries name what is imported when it is chosen
 
 
 def code(method: str, source: str, plugins: Iterable[str] = ()) -> dict[str, Any]:
     """method, source: names in the registries; plugins: modules -> {digest, files: module -> 12 hex digits, versions: library -> version}
 
-    Imports nothing of what it reads but the packages around it. Errors: InputError for a module without readable source.
+    Errors: InputError for a module without readable source.
     """
     chosen = [METHODS[method].split(":")[0], SOURCES[source].split(":")[0], *plugins]
     ours = OURS | {name.split(".")[0] for name in chosen}
-    files: dict[str, str] = {}
-    libraries: set[str] = set()
-    waiting = [*chosen, *ALWAYS]
-    while waiting:
-        name = waiting.pop()
-        if name in files or _aside(name) and name not in chosen:
-            continue
-        digest, imports = _read(name)
-        if digest is None:
-            if name in chosen:
-                raise InputError(f"the source of {name} cannot be read, so that its version cannot be told: install it with its .py files")
-            continue
-        files[name] = digest
-        libraries |= {LIBRARIES[top] for top in (one.split(".")[0] for one in imports) if top in LIBRARIES}
-        waiting += [one for one in imports if one.split(".")[0] in ours]
-    versions = {library: _version(library) for library in sorted(libraries)}
-    files = dict(sorted(files.items()))
+    places = {place for name in chosen if (place := _place(name)) is not None}  # of modules beside which others of the user may lie
+
+    def counts(name: str) -> bool:
+        return not _aside(name) and (name.split(".")[0] in ours or _place(name) in places)
+
+    files, libraries = reached([*chosen, *ALWAYS], counts)
+    for name in chosen:
+        if name not in files:
+            raise InputError(f"the source of {name} cannot be read, so that its version cannot be told: install it with its .py files")
+    versions = {library: version(library) for library in sorted(libraries)}
     digest = hashlib.sha256(repr((files, versions)).encode()).hexdigest()
     return {"digest": digest, "files": files, "versions": versions}
+
+
+def _place(name: str) -> Path | None:
+    """-> the folder that holds a module's file or package; None for those of ours, of Python and of what is installed"""
+    top = name.split(".")[0]
+    if top in OURS or top in sys.stdlib_module_names:
+        return None
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    origin = (spec.origin or next(iter(spec.submodule_search_locations or ()), None)) if spec else None
+    if not origin or spec.origin in ("built-in", "frozen"):
+        return None
+    folder = Path(origin).resolve().parents[1 if Path(origin).name == "__init__.py" else 0]
+    return None if folder in INSTALLED else folder
 
 
 def mark(code: dict[str, Any] | None) -> str:
@@ -98,57 +104,3 @@ def _aside(name: str) -> bool:
     if name.split(".")[0] == "bench":
         return name not in ENGINE
     return name in ASIDE or name.startswith(("data.caching.", "methods.options."))
-
-
-def _version(library: str) -> str:
-    try:
-        return importlib.metadata.version(library).split("+")[0]
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-@functools.cache  # what was imported is what acts, whatever is written into the file afterwards
-def _read(name: str) -> tuple[str | None, frozenset[str]]:
-    """-> 12 hex digits of a module's source, None if there is no such module, and what it imports or names as module:attribute"""
-    try:
-        spec = importlib.util.find_spec(name)
-        path = Path(spec.origin) if spec is not None and spec.origin else None
-    except (ImportError, ValueError):
-        path = None
-    if path is None or path.suffix != ".py":
-        return None, frozenset()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    return hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()[:12], frozenset(_imports(tree, package))
-
-
-def _imports(tree: ast.AST, package: str) -> Iterable[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            start = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            module = ".".join([*start, *([node.module] if node.module else [])])
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and (lazy := LAZY.match(node.value)):
-            yield lazy[1]
-
-
-def _plain(node: Any) -> Any:
-    """-> a syntax tree as nested tuples, alike for every release of Python: no places, docstrings, empty fields or words of errors"""
-    if isinstance(node, list):
-        return tuple(map(_plain, node))
-    if not isinstance(node, ast.AST):
-        return node
-    if isinstance(node, ast.Raise):
-        return "Raise"
-    parts = {
-        name: value for name, value in ast.iter_fields(node) if value not in (None, []) and name not in ("ctx", "kind", "type_comment")
-    }
-    if (
-        isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
-        and ast.get_docstring(node, clean=False) is not None
-    ):
-        parts["body"] = node.body[1:]
-    return type(node).__name__, tuple((name, _plain(value)) for name, value in sorted(parts.items()) if value != [])

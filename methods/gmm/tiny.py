@@ -13,13 +13,13 @@ import torch
 
 from data.caching.cache import cache_dir, content_key
 from data.caching.entries import cached
+from data.code import maker
 from data.errors import one_of
 from methods.config import GMM
 from methods.gmm.vlm import VLM
 from methods.networks.backbones import FrozenEncoder
 from methods.networks.folders import save_model
 
-VERSION = 4  # raised when what is made here changes
 SPECIAL = ["<pad>", "<s>", "</s>", "<image>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 SPECIAL += ["<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<|video_pad|>"]
 # What the tokenizer learns to spell in few tokens.
@@ -125,11 +125,8 @@ def tiny(options: GMM) -> tuple[FrozenEncoder, VLM]:
 
 def tiny_folder(family: str) -> Path:
     """-> the folder of a small model, made if it is not there. Errors: InputError for an unknown family"""
-    import tokenizers
-    import transformers
-
     one_of("method.family", family, [*FAMILIES, "composed"])
-    made_by = (VERSION, torch.__version__, transformers.__version__, tokenizers.__version__)  # another one may draw other weights
+    made_by = maker((__name__, "methods.networks.folders"), (), ("torch", "transformers", "tokenizers"))  # others may draw other weights
     return cached(cache_dir("decoders") / f"tiny-{family}-{content_key(made_by)[:16]}", partial(_save, family), folder=True)
 
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from data.caching.cache import content_key, taking
 from data.caching.cache import table as new_table
 from data.caching.entries import digest, making, making_lock, use
+from data.code import maker
 from data.errors import InputError
 from data.stream import Rows, store_digest
 from methods.learning.feeding import fed, reader
@@ -67,8 +68,16 @@ def kept_bytes(encoder: FrozenEncoder) -> int:
 def table_of(encoder: FrozenEncoder, rows: Rows, folder: Path) -> Table:
     """-> the table of these rows, under the key of all that its numbers follow from"""
     index = rows.index.sort().values
-    key = content_key(encoder.name, sorted(encoder.weights.items()), store_digest(rows.store), index.numpy().tobytes())
+    weights, read = sorted(encoder.weights.items()), store_digest(rows.store)
+    key = content_key(encoder.name, weights, _code(encoder), read, index.numpy().tobytes())
     return Table(folder / f"{key}.npy", Rows(rows.store, index, torch.zeros_like(index)), encoder)
+
+
+def _code(encoder: FrozenEncoder) -> str:
+    """-> what feeds an encoder and computes its features"""
+    modules = ("methods.networks.backbones", "methods.networks.live", type(encoder.module).__module__)
+    libraries = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "numpy")
+    return maker(modules, ("methods.networks.", "methods.gmm."), libraries)
 
 
 def opened(table: Table) -> FeatureStore:

@@ -13,6 +13,7 @@ from bench.board.leaderboard import main as leaderboard
 from bench.config import resolve
 from bench.engine import run
 from bench.identity import Identity, config_hash, guard, hashed, identity, made_by, of_record
+from data.code import read
 from data.config import StreamConfig
 from data.errors import InputError
 from data.options import declared
@@ -41,11 +42,11 @@ def plugin(tmp_path, monkeypatch):
     def digest(helper: str) -> str:
         (package / "helper.py").write_text(helper)
         importlib.invalidate_caches()
-        codes._read.cache_clear()
+        read.cache_clear()
         return codes.code("mine", "digits")["digest"]
 
     yield digest
-    codes._read.cache_clear()
+    read.cache_clear()
     sys.modules.pop(name, None)
 
 
@@ -77,8 +78,8 @@ def test_the_code_of_a_method_is_what_it_can_reach_and_no_other_method():
 
 def test_a_new_torch_is_other_code(monkeypatch):
     before = codes.code("ncm", "digits")
-    real = codes._version
-    monkeypatch.setattr(codes, "_version", lambda name: "99.0" if name == "torch" else real(name))
+    real = codes.version
+    monkeypatch.setattr(codes, "version", lambda name: "99.0" if name == "torch" else real(name))
     after = codes.code("ncm", "digits")
     assert after["digest"] != before["digest"] and after["files"] == before["files"]
     assert {"torch 99.0"} < set(codes.difference(before, after)) and "torch 99.0" in codes.mark(after)
