@@ -85,7 +85,8 @@ def fit(
     phase, run.phase = run.phase, run.phase + 1
     steps = options.epochs * math.ceil(len(rows) / options.batch_size)
     if steps and not (run.checkpoints and run.checkpoints.finished(phase, model)):
-        with global_statistics(model, accelerator.num_processes):
+        model.train()  # only then do its layers say which of them take statistics of a batch
+        with global_statistics(model, accelerator.num_processes, lambda: run.micro is None or run.micro.weight > 0):
             _optimise(accelerator, model, rows, loss, options, augment, run, phase, steps)
         release(accelerator)
     model.eval()
