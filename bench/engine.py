@@ -204,7 +204,8 @@ def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream
         network.eval()  # but while `fit` trains it: a run may go on with an evaluation
     if method.encoder is not None:
         splits = [stream.train_rows, stream.scored_rows]
-        stream.train_rows, stream.scored_rows = with_features(accelerator, method.encoder, splits, config.features, config.progress)
+        fed = with_features(accelerator, method.encoder, splits, config.features, config.progress, method.views)
+        stream.train_rows, stream.scored_rows = fed
     return method
 
 

@@ -41,6 +41,7 @@ class Method(ABC):
     trained: ClassVar[bool] = True  # False: closed form, equal to the last bit on any number of processes
     sharded: ClassVar[bool] = False  # True: trains through `methods.learning.sharding.place`, and so under DeepSpeed and FSDP, too
     predicting: ClassVar[tuple[str, ...]] = ()  # options that act when an image is scored and never while learning: `rescore` changes them
+    views: bool = False  # True: an encoder's training rows are augmented anew each epoch, and come as images, which `fit` encodes
     encoder: Any = None  # a FrozenEncoder: if set, rows come as its cached features instead of images
 
     def __init__(self, config: Any, accelerator: Accelerator):

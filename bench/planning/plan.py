@@ -106,7 +106,7 @@ def _model(config: DictConfig, accelerator: Accelerator, method: Method, stream:
     choices = {}
     if method.encoder is not None:
         splits = {"train": stream.train_rows, "scored": stream.scored_rows}
-        choices = dict(zip(splits, choose(method.encoder, list(splits.values()), config.features), strict=True))
+        choices = dict(zip(splits, choose(method.encoder, list(splits.values()), config.features, method.views), strict=True))
         yield from feature_lines(method.encoder, choices)
     shape = method.shape(stream.class_names)
     if shape is None:

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from data.errors import InputError, one_of
+from data.images.augment import ResizedCrop
 from data.stream import Batch, Task
 from methods import config
 from methods.base import Method, Prediction, Stored
@@ -44,6 +45,9 @@ class GMM(Method):
         if is_sharded():
             _check_shares(config)
         self.encoder, self.vlm = load_vlm(config)
+        # As the release trains, which resizes crops bicubically, where this does it bilinearly.
+        self.crop = None if config.crop is None else ResizedCrop(self.encoder.fed.size, config.crop, flip=False)
+        self.views = self.crop is not None
         place(accelerator, self.vlm, config)
         self.text_encoder = make_text_encoder(config.text_encoder, self.vlm) if config.scoring == "nearest" else None
         self.memory = ExemplarMemory(config.memory, config.selection)
@@ -66,7 +70,7 @@ class GMM(Method):
         rows = task.train
         for _ in range(self.config.replay):
             rows = rows + self.memory.rows(task.train)
-        fit(self.accelerator, self.vlm, rows, loss, self.config)
+        fit(self.accelerator, self.vlm, rows, loss, self.config, self.crop)
         self.memory.update(task.train, task.classes, self.pooled, current().generator(-1))
 
     def pooled(self, rows) -> Tensor:

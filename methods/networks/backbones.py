@@ -85,8 +85,9 @@ class FrozenEncoder:
         return f"{self.fed.key} grid{self.grid} {self.detail}".strip()
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] -> the module's input"""
-        return self.fed(images).contiguous(memory_format=torch.channels_last)
+        """uint8 [B, 3, H, W], or float crops that already have its size -> the module's input"""
+        fed = replace(self.fed, crop=1.0, through=0) if images.is_floating_point() else self.fed
+        return fed(images).contiguous(memory_format=torch.channels_last)
 
     @property
     def features(self) -> int:
@@ -103,7 +104,7 @@ class FrozenEncoder:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] -> [B, L, D]: the pooled feature map, then its grid x grid positions row by row: L = 1 + grid^2"""
+        """what `preprocess` takes -> [B, L, D]: the pooled feature map, then its grid x grid positions row by row: L = 1 + grid^2"""
         return self.vectors(self.preprocess(images))
 
     def vectors(self, pixels: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from data.caching.cache import cache_dir
 from data.caching.entries import limit, use
-from data.errors import one_of
+from data.errors import InputError, one_of
 from data.stream import Rows
 from methods.networks.backbones import FrozenEncoder
 from methods.networks.feature_table import Table, make, opened, table_of
@@ -31,9 +31,16 @@ class Choice:
     why: str
 
 
-def choose(encoder: FrozenEncoder, splits: Sequence[Rows], asked: str) -> list[Choice]:
-    """-> how each split is fed where `asked` for auto, cache or live. Under auto the smallest tables come first. Errors: InputError"""
+def choose(encoder: FrozenEncoder, splits: Sequence[Rows], asked: str, views: bool = False) -> list[Choice]:
+    """-> how each split is fed where `asked` for auto, cache or live. Under auto the smallest tables come first.
+
+    views: the first split trains, on crops that are new each epoch. Errors: InputError where a table was asked for nevertheless
+    """
     one_of("features", asked, WAYS)
+    if views and asked == "cache":
+        raise InputError(
+            "features=cache holds one view of each image where method.crop draws new ones: set features=auto or method.crop=null"
+        )
     folder = cache_dir("features")
     tables = [table_of(encoder, rows, folder) for rows in splits]
     if asked != "auto":
@@ -42,7 +49,9 @@ def choose(encoder: FrozenEncoder, splits: Sequence[Rows], asked: str) -> list[C
     found: dict[int, Choice] = {}
     for number in sorted(range(len(tables)), key=lambda one: tables[one].bytes):
         table = tables[number]
-        if use(table.path):
+        if views and number == 0:
+            found[number] = Choice(table, "live", "method.crop draws new views each epoch")
+        elif use(table.path):
             found[number] = Choice(table, "cache", "it is there already")
         elif table.bytes > room:
             found[number] = Choice(table, "live", f"it is more than {SHARE:.0%} of CILBENCH_CACHE_GIB leave")
@@ -57,13 +66,18 @@ def choose(encoder: FrozenEncoder, splits: Sequence[Rows], asked: str) -> list[C
 
 
 def with_features(
-    accelerator: Accelerator, encoder: FrozenEncoder, splits: Sequence[Rows], asked: str = "cache", progress: bool = True
+    accelerator: Accelerator,
+    encoder: FrozenEncoder,
+    splits: Sequence[Rows],
+    asked: str = "cache",
+    progress: bool = True,
+    views: bool = False,
 ) -> list[Rows]:
-    """-> the same rows of each split, read as features [L, D], in the same way on every process
+    """-> the same rows of each split, read as features [L, D], in the same way on every process; views: see `choose`
 
     Errors: InputError where a table that was asked for does not fit.
     """
-    choices = choose(encoder, splits, asked)
+    choices = choose(encoder, splits, asked, views)
     cached = torch.tensor([int(choice.way == "cache") for choice in choices], device=accelerator.device)
     everywhere = (accelerator.reduce(cached, "sum") == accelerator.num_processes).tolist()  # each machine may have a disk of its own
     fed = []

@@ -23,7 +23,10 @@ class LiveStore:
         return self.images.index_select(0, index) if isinstance(self.images, Tensor) else self.images[index]
 
     def encode(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] -> float32 [B, L, D], as a table of features would give them, whatever the precision of the run"""
+        """uint8 [B, 3, H, W], or float crops of the encoder's size -> float32 [B, L, D], as a table of features would give them
+
+        The precision of the run makes no difference.
+        """
         with torch.autocast(images.device.type, enabled=False):
             found = self.encoder(images)
         return found.to(torch.float32, copy=True)  # what the encoder made in inference mode could not be trained on
