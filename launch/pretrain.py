@@ -4,6 +4,7 @@
 
 All options of method=finetune; the network is method.backbone=vit_tiny_small unless another one of timm is named. Afterwards it is
 method.encoder=timm:FOLDER, or method.backbone=timm:FOLDER, for runs on other classes. Train it on no test image and no class of theirs.
+Stopped by a signal (SIGTERM, SIGINT) it ends with exit code 75, and the same command goes on; checkpoints lie beside FOLDER until then.
 """
 
 import sys
@@ -17,12 +18,17 @@ USUAL += ["method.weight_decay=0.05", "method.decay=matrices", "method.warmup=20
 
 
 def main(arguments: list[str]) -> int:
-    """-> the exit code: 0, or 2 for wrong input"""
+    """-> the exit code: 0, 2 for wrong input, or 75 where a signal stopped it and the same command goes on"""
     if not arguments or "=" in arguments[0] or arguments[0].startswith("-"):
         print(__doc__)
         return 0 if arguments[:1] in ([], ["--help"], ["-h"]) else 2
+    from bench.resume.checkpoint import Stopped
+
     try:
         pretrain(Path(arguments[0]), arguments[1:])
+    except Stopped as stopped:
+        print(f"{stopped}: what was learnt is saved; the same command goes on", file=sys.stderr)
+        return 75
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -33,8 +39,10 @@ def pretrain(folder: Path, overrides: list[str]) -> None:
     """Learn the first task of a stream and save the backbone to `folder`. Errors: InputError"""
     import timm
 
+    from bench import record
     from bench.config import resolve
-    from bench.engine import learn, make_method
+    from bench.engine import checkpoints_of, learn, make_method
+    from bench.identity import config_hash
     from bench.launching import make_accelerator
     from data.source import load
     from data.stream import TaskStream
@@ -46,14 +54,22 @@ def pretrain(folder: Path, overrides: list[str]) -> None:
     stream = TaskStream(load(config.stream), config.stream)
     if len(stream) != 1 or config.method.name != "finetune":
         raise InputError("a network is pretrained by method=finetune on all classes at once: set stream.increment to their number")
-    method = make_method(config, accelerator, stream)
-    module = getattr(method.net.backbone, "module", None)
-    if not isinstance(module, timm.models.VisionTransformer):
-        raise InputError(f"method.backbone={config.method.backbone} is no vision transformer of timm: name one, vit_tiny_small say")
-    learn(config, accelerator, method, stream, 0)
-    if accelerator.is_main_process:
-        save(module, config.method.image_size, folder)
-        print(f"written: {folder}, which is method.encoder=timm:{folder}")
+    path = folder.with_name(f"{folder.name}-{config_hash(config)}-s{config.seed}.json")  # other options begin anew
+    checkpoints = checkpoints_of(path, config, accelerator, stream, record.environment(accelerator))
+    with checkpoints.opened(anew=config.resume == "never"):
+        method = make_method(config, accelerator, stream)
+        module = getattr(method.net.backbone, "module", None)
+        if not isinstance(module, timm.models.VisionTransformer):
+            raise InputError(f"method.backbone={config.method.backbone} is no vision transformer of timm: name one, vit_tiny_small say")
+        checkpoints.restore(method)
+        if checkpoints.task == 0:
+            checkpoints.begin()
+            learn(config, accelerator, method, stream, 0, checkpoints=checkpoints)
+            checkpoints.learnt(method)
+        if accelerator.is_main_process:
+            save(module, config.method.image_size, folder)
+            print(f"written: {folder}, which is method.encoder=timm:{folder}")
+        checkpoints.done()
     accelerator.end_training()
 
 
