@@ -45,15 +45,18 @@ class TextEncoder:
         inputs = self.tokenizer(self._written(text), truncation=most is not None, max_length=most, return_tensors="pt").to(
             self.model.device
         )
-        words = self.model.get_input_embeddings().num_embeddings
-        if inputs.input_ids.max() >= words:
-            raise InputError(
-                f"the text encoder {self.fed['tag']} has {words} words where its tokenizer says {inputs.input_ids.max()} for '{text}': "
-                "put its own tokenizer into its folder, or choose another method.text_encoder"
-            )
+        self._known(text, int(inputs.input_ids.max()), self.model.get_input_embeddings().num_embeddings)
         states = self.model(**inputs).last_hidden_state  # of one text: no padding to leave out
         at = {"cls": 0, "lasttoken": -1}.get(self.fed["pooling"])
         return normalize(states.mean(1) if at is None else states[:, at], dim=1)[0].cpu()
+
+    def _known(self, text: str, last: int, words: int) -> None:
+        """Errors: InputError where a tokenizer says a word that the encoder has not"""
+        if last >= words:
+            raise InputError(
+                f"the text encoder {self.fed['tag']} has {words} words where its tokenizer says {last} for '{text}': "
+                "put its own tokenizer into its folder, or choose another encoder"
+            )
 
     def _written(self, text: str) -> str:
         whole = self.fed.get("prompt", "") + text
@@ -76,7 +79,9 @@ class ClipText(TextEncoder):
 
     @torch.inference_mode()
     def _embed(self, text: str) -> Tensor:
-        return self.model.encode_text(self.tokenizer([text]), normalize=True)[0].float()
+        tokens = self.tokenizer([text])
+        self._known(text, int(tokens.max()), (getattr(self.model, "text", None) or self.model).vocab_size)
+        return self.model.encode_text(tokens, normalize=True)[0].float()
 
     def tokens(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer([text])[0].tolist())
@@ -151,8 +156,16 @@ def clip_text(name: str) -> TextEncoder:
     rest = name.partition(":")[2]
     with weight_sentences(name), in_shape():
         model, files, fed = clip_model(rest)
-        architecture = f"local-dir:{rest}" if Path(rest).is_dir() else rest.partition("/")[0]
-        tokenizer = open_clip.get_tokenizer(architecture)
+    architecture = f"local-dir:{rest}" if Path(rest).is_dir() else rest.partition("/")[0]
+    own = open_clip.get_model_config(architecture)["text_cfg"].get("hf_tokenizer_name")
+    try:
+        tokenizer = open_clip.get_tokenizer(architecture, **({"trust_remote_code": False} if own else {}))
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+        raise InputError(
+            f"the tokenizer of {name} cannot be loaded or fetched ({first}): put its files beside the weights into a folder with an "
+            "open_clip_config.json, and name that as open_clip:FOLDER"
+        ) from None
     said = {
         "library": fed.library,
         "tag": fed.tag,

@@ -3,7 +3,6 @@
 How a model is fed follows from its tag, or from the configuration beside its weights.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import nn
 from data.errors import InputError, one_of
 from methods.learning.sharding import planned
 from methods.networks.fed import Fed, activations
+from methods.networks.folders import read_json
 from methods.networks.weights import needed, settings_of, unread, weights_in
 
 FED = ("mean", "std", "interpolation", "resize_mode")
@@ -26,9 +26,9 @@ def clip_model(name: str, size: int | None = None) -> tuple[nn.Module, dict[str,
     architecture, _, weights = (f"local-dir:{name}", "", "") if folder else name.partition("/")
     if folder:
         tag, file, said = Path(name).name, weights_in(Path(name), FIRST), Path(name) / "open_clip_config.json"
-        if not said.is_file():
-            raise InputError(f"{name} holds no {said.name}: save the network there as open_clip does for the hub")
-        own = json.loads(said.read_text())
+        if not said.is_file() or "model_cfg" not in read_json(said):
+            raise InputError(f"{name} holds no {said.name} of a model: save the network there as open_clip does for the hub")
+        own = read_json(said)
         own, data = own["model_cfg"], own.get("preprocess_cfg", {})
     else:
         one_of("open_clip network", architecture, open_clip.list_models())

@@ -3,7 +3,6 @@
 Shapes: B batch, D features, K channels, H and W in pixels or positions, L tokens.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from data.errors import InputError, one_of
 from methods.learning.sharding import planned
 from methods.networks.fed import Fed, activations
+from methods.networks.folders import read_json
 from methods.networks.towers import vision_tower
 from methods.networks.weights import hashes, in_shape, needed, packaged_file, settings_of, unread, weight_sentences, weights_in
 
@@ -105,7 +105,9 @@ def _timm(name: str, size: int | None, range: str) -> Network:
 
     if Path(name).is_dir():
         file, text = weights_in(Path(name)), (Path(name) / "config.json")
-        config = json.loads(text.read_text()) if text.is_file() else {}
+        config = read_json(text) if text.is_file() else {}
+        if "architecture" not in config:
+            raise InputError(f"{name} holds no config.json that names an architecture: save the network there as timm does for the hub")
         # From the very file that is hashed; strict: as many classes as its config.json says.
         read = {"pretrained_cfg_overlay": {"file": str(file), "source": ""}}
         model = _made(name, size, config.get("pretrained_cfg", config), f"local-dir:{name}", **read)

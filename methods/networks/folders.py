@@ -107,6 +107,8 @@ def need_weights(folder: Path, name: str, option: str) -> None:
 
 def read_json(file: Path, key: str = "") -> dict[str, Any]:
     """-> what stands in a file of JSON, or under a key of it. Errors: InputError"""
+    if file.is_file() and is_pointer(file):
+        raise InputError(f"{file} is a pointer of Git LFS in place of text: fetch it with `git lfs pull` in its folder")
     try:
         found = json.loads(file.read_text())
         found = found[key] if key else found

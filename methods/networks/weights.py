@@ -20,6 +20,7 @@ from methods.learning.sharding import planned
 TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]  # configurations and tokenizers
 ELSEWHERE = ["original/*", "onnx/*", "openvino/*", "*consolidated*"]  # the same weights in other forms
 UNREAD = ("transformers_version", "_name_or_path", "_commit_hash")  # of a configuration: who wrote it, from where
+LONG = 200  # letters of a library's own words
 POINTER = 1024  # bytes; what Git LFS leaves is shorter
 ENDINGS = (".safetensors", ".bin", ".pth", ".pt")
 USUAL = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # what is read of several
@@ -149,11 +150,15 @@ def weight_sentences(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (RuntimeError, ValueError, KeyError, AssertionError, pickle.UnpicklingError, SafetensorError) as error:
+    except (RuntimeError, ValueError, KeyError, AssertionError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
+        of_file = any(word in str(error) for word in ("PytorchStreamReader", "weights_only"))
+        if of_file or isinstance(error, (EOFError, pickle.UnpicklingError, SafetensorError)):
+            raise InputError(f"the weights of '{name}' are torn, or more than weights: fetch the file again, or name another") from None
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         said = next((line for line in lines if "size mismatch" in line), lines[-1]).rstrip(".")
+        said = said if len(said) < LONG else f"{said[:LONG]}…"
         raise InputError(f"the weights of '{name}' do not fit the network ({said}): name the architecture they were saved from") from None
     except OSError as error:  # the hub's own errors are of this kind, too
         why = type(error).__name__
