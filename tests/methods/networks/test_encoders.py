@@ -54,7 +54,7 @@ def test_timm_convolutions(saved, name):
         torch.testing.assert_close(
             backbone.pool(backbone.maps(inputs)), models["resnet"].forward_head(models["resnet"].forward_features(inputs), True)
         )
-    assert backbone.convolutional and [len(sha) for sha in backbone.weights.values()] == [64]
+    assert backbone.convolutional and {len(sha) for sha in backbone.weights.values()} == {64}
     encoder = frozen_encoder(name.format(folder), grid=2)
     assert encoder(IMAGES).shape == (3, 5, backbone.features) and not any(p.requires_grad for p in encoder.module.parameters())
     with torch.no_grad():
