@@ -23,7 +23,7 @@ class Finetune(Method):
 
     def __init__(self, config: config.Backboned, accelerator: Accelerator):
         super().__init__(config, accelerator)
-        if config.frozen and not config.augment and self.Net is Classifier:
+        if self.Net is Classifier and config.frozen and not config.augment:
             self.encoder = frozen_backbone(config)
         self.net = self.new_net()
 
