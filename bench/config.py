@@ -55,6 +55,9 @@ class RunConfig:
 
 
 PRECISIONS = ("no", "bf16", "fp16")
+FEATURES = ("auto", "cache", "live")
+TRACKERS = ("none", "wandb", "tensorboard")
+CHOSEN = {"method.name": "method", "stream.source": "stream"}  # a name that comes with the choice of what has that name
 # What Hydra, OmegaConf and PyYAML raise beside their own errors where a preset or an argument is no configuration at all.
 MALFORMED = (YAMLError, ValueError, TypeError, AttributeError, AssertionError, KeyError, IndexError, RecursionError, OSError)
 OURS = ("bench", "methods", "data", "launch", "tests")  # our packages, which stand first on the path
@@ -67,6 +70,7 @@ def resolve(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     except HydraException as error:
         how = """write options as key=value, a value with special characters as 'key="~/my data"'"""
         raise InputError(f"an argument could not be read ({_first_line(error)}): {how}") from None
+    _check_forms(parsed)
     given = {item.key_or_group: item.value() for item in parsed}
     load_plugins(given.get("plugins") or [])
     _register(given)
@@ -77,10 +81,12 @@ def resolve(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     _check_keys(parsed, _compose(choices + search))
     config = _compose(overrides + search)
     one_of("resume", config.resume, ("auto", "never"))
-    config.precision = outside.precision(config.precision)
-    one_of("precision", config.precision, PRECISIONS)
+    one_of("features", config.features, FEATURES)
+    one_of("tracker", config.tracker, TRACKERS)
     for prefix, options, values in sections(config):  # as they were given
         check(prefix, options, values)
+    config.precision = outside.precision(config.precision)
+    one_of("precision", config.precision, PRECISIONS)
     settle_encoder(config)
     return config
 
@@ -113,6 +119,8 @@ def _compose(overrides: list[str]) -> DictConfig:
     except (HydraException, OmegaConfBaseException, *MALFORMED) as error:
         cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
         key = getattr(cause, "full_key", None)
+        if "is not Optional" in str(cause):
+            raise InputError(f"option {key} cannot be null: give it a value, or leave it out") from None
         raise InputError(f"{f'option {key}: ' if key else ''}{_first_line(cause)}: see --help for the options and their types") from None
 
 
@@ -174,6 +182,20 @@ def method_config(name: str) -> type:
     return getattr(_imported(module), attribute).Config
 
 
+def _check_forms(parsed: list) -> None:
+    """Errors: InputError for what Hydra understands and a run has no use for"""
+    for item in parsed:
+        key = item.key_or_group
+        if item.is_add() or item.is_force_add() or item.is_delete():
+            raise InputError(f"'{item.input_line}': every option is there and has a value: write {key}=value, without + or ~")
+        if key in CHOSEN:
+            raise InputError(f"'{item.input_line}' would leave the other options as they are: choose by {CHOSEN[key]}=NAME")
+        if key.startswith("hydra."):
+            raise InputError(f"'{item.input_line}' has no effect here: a run writes where results=DIR says, and reads --config-dir")
+        if key == "plugins" and not isinstance(item.value(), list):
+            raise InputError(f"'{item.input_line}' is no list: write plugins=[my_package.my_module]")
+
+
 def _check_choices(given: dict[str, Any]) -> None:
     for group, known in (("method", METHODS), ("stream", stream_names()), ("experiment", preset_names())):
         if given.get(group) is not None and str(given[group]) not in known:
@@ -184,7 +206,10 @@ def _check_keys(parsed: list, config: DictConfig) -> None:
     known = _flat_keys(config)
     for item in parsed:
         key = item.key_or_group
-        if key in known or key in ("method", "stream", "experiment") or key.startswith("hydra."):
+        number = type(item.value()) in (int, float) and item.value() not in (0, 1)  # which OmegaConf takes for true
+        if number and key in known and isinstance(OmegaConf.select(config, key), bool):
+            raise InputError(f"'{item.input_line}' is neither true nor false: write one of them")
+        if key in known or key in ("method", "stream", "experiment"):
             continue
         close = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else "see --help for the options."

@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config-dir")
     given = parser.parse_intermixed_args(arguments)  # options stand in any order
     try:
+        _once(given.overrides)
         config = resolve(given.overrides, given.config_dir)
         if given.help:
             import signal
@@ -49,6 +50,15 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _once(overrides: list[str]) -> None:
+    """Errors: InputError for an option that is given twice: who reads the command would have to know which one counts"""
+    keys = [override.partition("=")[0] for override in overrides]
+    twice = [key for key in keys if keys.count(key) > 1]
+    if twice:
+        said = " and ".join(override for override in overrides if override.partition("=")[0] == twice[0])
+        raise InputError(f"{said} are one option given twice: leave one out")
 
 
 def _run(config) -> int:

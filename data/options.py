@@ -34,13 +34,16 @@ class Range(NamedTuple):
         return f"{low} and {f'at most {self.high:g}' if self.ends[1] == ']' else f'below {self.high:g}'}"
 
 
-def option(default: Any, *, range: Range | None = None, idle: Mapping[str, Any] | None = None, file: bool = False) -> Any:
+def option(
+    default: Any, *, range: Range | None = None, idle: Mapping[str, Any] | None = None, file: bool = False, empty: bool = False
+) -> Any:
     """-> a dataclass field. default: a value, or list.
 
     range: of its number, or of each number in a list. idle: other option -> the values (or SET) with which this one does nothing; giving
-    it then is an error. file: it names a file whose content, and not whose place, is part of a run's identity.
+    it then is an error. file: it names a file whose content, and not whose place, is part of a run's identity. empty: it may be a text
+    without words.
     """
-    said = {"range": range, "idle": idle, "file": file or None}
+    said = {"range": range, "idle": idle, "file": file or None, "empty": empty or None}
     metadata = {key: value for key, value in said.items() if value is not None}
     return field(default_factory=list, metadata=metadata) if default is list else field(default=default, metadata=metadata)
 
@@ -64,9 +67,11 @@ def declared(options: type, name: str) -> Mapping[str, Any]:
 
 
 def check(prefix: str, options: type, values: Mapping[str, Any]) -> None:
-    """Errors: InputError for a number out of its range, and for an option that was given in vain."""
+    """Errors: InputError for a number out of its range, for what is empty, and for an option that was given in vain."""
     for entry in (one for one in fields(options) if one.name in values):
         said, value = declared(options, entry.name), values[entry.name]
+        if isinstance(value, str) and not value.strip() and "empty" not in said:
+            raise InputError(f"{prefix}{entry.name}= is empty: give it a value, or leave it out")
         for number in _numbers(value):
             if not math.isfinite(number):
                 raise InputError(f"{prefix}{entry.name}={value} is no number to compute with: give a finite one")

@@ -47,6 +47,7 @@ class Point:
 def read(arguments: list[str]) -> Asked:
     """[sweep.yaml] key=value … -> what is asked for; what is said behind the file goes before what it says. Errors: InputError"""
     file, rest = ({}, arguments) if not arguments or "=" in arguments[0] else (_file(arguments[0]), arguments[1:])
+    _once(rest)
     blocks = file.pop("runs", None)
     if blocks is not None and (not isinstance(blocks, list) or not blocks or not all(isinstance(block, dict) for block in blocks)):
         raise InputError("runs: in a sweep's file is a list of blocks, each of key: value")
@@ -93,6 +94,15 @@ def _value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_value, value))}]"
     return {True: "true", False: "false", None: "null"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def _once(arguments: list[str]) -> list[str]:
+    """Errors: InputError for a key that is given twice on one command line"""
+    keys = [argument.partition("=")[0] for argument in arguments]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise InputError(f"{key}= is given twice: write all of its values into one, as in {key}=[a,b] or {key}=a,b")
+    return arguments
 
 
 def _texts(arguments: list[str]) -> dict[str, list[str]]:

@@ -142,7 +142,8 @@ def command(point: Point, *more: str, machines: int = 1, gpus: bool | None = Non
     machines: of a multi-node run, where this one's number and the first one's name stand as MACHINE_RANK and FIRST_MACHINE
     gpus: will there be some? None looks for them here
     """
-    run = [str(DRIVER), *point.overrides, "progress=false", *more]
+    own = ["progress=false", *more]
+    run = [str(DRIVER), *(one for one in point.overrides if one.partition("=")[0] not in {each.partition("=")[0] for each in own}), *own]
     if point.processes == 1 and point.launch is None:
         return [sys.executable, *run]
     if gpus is None:

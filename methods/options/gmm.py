@@ -45,8 +45,8 @@ class Generative:
     gradient_checkpointing: bool = False  # compute the decoder's activations again in the backward pass: less memory, a third more time
     dtype: str = "float32"  # of the frozen encoder and decoder: float32 | bfloat16; what trains is float32
     quantize: int | None = between(4, 8, None)  # bits of the frozen decoder's weights, 8 or 4, by bitsandbytes; null = as dtype says
-    before: str | None = None  # text before the image; null = the model's own; {bos} = its first token
-    after: str | None = None  # text between image and answer; null = the model's own; {} = the question
+    before: str | None = option(None, empty=True)  # text before the image; null = the model's own; {bos} = its first token
+    after: str | None = option(None, empty=True)  # text between image and answer; null = the model's own; {} = the question
     stop: str | None = None  # text of the one token that ends an answer; null = the model's own
     scoring: str = "nearest"  # class of an image: nearest (name to the answer) | exact (the answer's name) | likelihood (of each name)
     text_encoder: str = option(  # of nearest: minilm | open_clip:NAME | decoder (its own words) | folder or hub id of a sentence encoder

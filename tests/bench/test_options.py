@@ -8,10 +8,13 @@ import pytest
 
 from bench.config import Checkpoint, RunConfig, resolve
 from bench.help import help_text
+from bench.identity import config_hash
 from bench.run import main
 from data.config import STREAMS
 from data.errors import InputError
 from data.options import Range, check, declared
+from launch.sweeping.grid import points, read
+from launch.sweeping.runs import command
 from methods.config import CONFIGS
 
 KINDS = [RunConfig, Checkpoint, *CONFIGS.values(), *sorted({type(one) for one in STREAMS.values()}, key=repr)]
@@ -100,3 +103,61 @@ def test_a_range_that_is_not_looked_at_would_be_seen(monkeypatch):
     """The test can fail: without the comparison the very same call passes."""
     monkeypatch.setattr(Range, "holds", lambda self, number: True)
     assert resolve(["method=finetune", "method.epochs=-1"]).method.epochs == -1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["method.backbone="], "method.backbone= is empty"),
+        (["method.compile=' '"], "method.compile= is empty"),
+        (["stream.root="], "stream.root= is empty"),
+        (["results="], "results= is empty"),
+        (["precision="], "precision= is empty"),
+        (["tracker=tensorbord"], "did you mean 'tensorboard'"),
+        (["features=table"], "unknown features 'table'"),
+        (["method.lr="], "option method.lr: Value ''"),
+        (["method.lr=null"], "method.lr cannot be null"),
+        (["seed=null"], "seed cannot be null"),
+        (["method.lr=yes"], "could not be converted to Float"),
+        (["method.lr=[0.1]"], "could not be converted to Float"),
+        (["method.lr=1e400"], "is no number to compute with"),
+        (["method.epochs=2.0"], "could not be converted to Integer"),
+        (["method.flip=2"], "neither true nor false"),
+        (["dry_run=0.5"], "neither true nor false"),
+        (["method.name=icarl"], "choose by method=NAME"),
+        (["method.name="], "choose by method=NAME"),
+        (["stream.source=cifar10"], "choose by stream=NAME"),
+        (["~seed"], "without . or ~"),
+        (["~method"], "without . or ~"),
+        (["+method.lr=1"], "write method.lr=value"),
+        (["++method.lr=1"], "write method.lr=value"),
+        (["hydra.run.dir=/x"], "has no effect here"),
+        (["hydra.mode=MULTIRUN"], "has no effect here"),
+        (["hydra.searchpath=[file:///x]"], "has no effect here"),
+        (["plugins=mine"], "is no list: write plugins="),
+        (["method.lr=0.1,0.2"], "Ambiguous value"),
+        (["method.lr=choice(0.1,0.2)"], "requires --multirun"),
+    ],
+)
+def test_what_means_nothing_or_too_much_is_refused(overrides, said):
+    with pytest.raises(InputError, match=said) as caught:
+        resolve(["method=finetune", "stream=digits", *overrides])
+    assert "\n" not in str(caught.value)
+
+
+def test_words_for_the_same_value_are_the_same_run():
+    """Oracle: the value itself. Quoted, in another notation, or by Hydra's words for true and false."""
+    for one, other in (("lr=1e-3", "lr='0.001'"), ("lr=1", "lr=1.0"), ("flip=no", "flip=false"), ("flip=1", "flip=true")):
+        first, second = (config_hash(resolve(["method=finetune", f"method.{text}"])) for text in (one, other))
+        assert first == second != config_hash(resolve(["method=finetune", "method.epochs=3"]))
+    assert resolve(["method=gmm", "method.before=''", "method.after="]).method.before == ""  # a text may be empty
+
+
+def test_an_option_given_twice_is_refused(capsys):
+    assert main(["method=finetune", "method.lr=0.1", "method.lr=0.2"]) == 2
+    assert "method.lr=0.1 and method.lr=0.2 are one option given twice" in capsys.readouterr().err
+    with pytest.raises(InputError, match="seeds= is given twice"):
+        read(["methods=[ncm]", "seeds=[0]", "seeds=[1]"])
+    (point,) = points(read(["methods=[ncm]", "progress=true"]).blocks[0])
+    keys = [argument.partition("=")[0] for argument in command(point, "dry_run=true", gpus=False)]
+    assert keys.count("progress") == keys.count("dry_run") == 1
