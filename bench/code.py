@@ -31,6 +31,7 @@ ASIDE = {
     "data.config",
     "data.errors",
     "data.options",
+    "data.utf8",
     "data.sources",
     "data.sources.download",
     "methods.config",

@@ -120,7 +120,7 @@ class Scores:
         self.accelerator.wait_for_everyone()
 
     def read(self, task: int) -> dict[str, Any]:
-        return json.loads(self._path(task).read_text())
+        return json.loads(self._path(task).read_text(encoding="utf-8"))
 
     def join_predictions(self, tasks: int, path: Path) -> None:
         """Write the predictions of all tasks as one file, a task at a time."""

@@ -139,7 +139,7 @@ def _lines_sha256(path: Path) -> str:
     digest = hashlib.sha256()
     every: Iterable[Path] = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]
     for file in every:
-        lines = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         digest.update(repr((file.name if path.is_dir() else "", lines)).encode())
     return digest.hexdigest()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from data.errors import InputError
+from data.errors import InputError, unknown
 
 
 def _words(text: str) -> frozenset[str]:
@@ -44,6 +44,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "FSDP_IGNORED_MODULES": (OFF, "every module is laid out alike"),
     "NVIDIA_TF32_OVERRIDE": (("",), "use precision="),
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": (OFF, "use precision="),
+    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": (OFF, "files of weights are read without the code in them"),
     "ONEDNN_DEFAULT_FPMATH_MODE": (("", "strict"), "use precision="),
     "DNNL_DEFAULT_FPMATH_MODE": (("", "strict"), "use precision="),
 }
@@ -62,6 +63,8 @@ KNOWN = _words(
     "FSDP_SHARDING_STRATEGY FSDP_STATE_DICT_TYPE FSDP_SYNC_MODULE_STATES FSDP_TRANSFORMER_CLS_TO_WRAP FSDP_USE_ORIG_PARAMS "
     "FSDP_VERSION"
 )
+# Ours; another name is a slip of the pen. CILBENCH_MODELS is of the tests, CILBENCH_CIFAR of the benchmarks.
+OURS = _words("CILBENCH_CACHE CILBENCH_CACHE_GIB CILBENCH_CACHE_SHARED CILBENCH_CIFAR CILBENCH_MODELS")
 # They move the last bits, or could: named in the record's environment where they are set.
 WATCHED = _words(
     "ATEN_CPU_CAPABILITY CUBLAS_WORKSPACE_CONFIG CUDA_LAUNCH_BLOCKING CUDNN_FRONTEND_ATTN_DP_WORKSPACE_LIMIT DNNL_MAX_CPU_ISA "
@@ -69,6 +72,10 @@ WATCHED = _words(
     "ONEDNN_MAX_CPU_ISA PYTORCH_TUNABLEOP_ENABLED TORCHDYNAMO_DISABLE TORCHINDUCTOR_MAX_AUTOTUNE TORCH_BLAS_PREFER_CUBLASLT "
     "TORCH_COMPILE_DISABLE TORCH_CUDNN_USE_HEURISTIC_MODE_B TRANSFORMERS_SDPA_FORCE_GQA USE_HUB_KERNELS"
 )
+# So are all others of these libraries, whose releases bring new ones; but for places, and what opens doors.
+LIBRARIES = ("ATEN_", "CUBLAS", "CUDA_", "CUDNN_", "DNNL_", "GOMP_", "KMP_", "MKL_", "NCCL_", "NVIDIA_", "OMP_", "ONEDNN_", "OPENBLAS_")
+LIBRARIES += ("PYTORCH_", "TORCH_", "TORCHDYNAMO_", "TORCHINDUCTOR_", "TRANSFORMERS_")
+UNSAID = ("_HOME", "_PATH", "_DIR", "_CACHE", "_TOKEN", "_KEY", "_SECRET", "_PASSWORD", "_VERBOSITY", "_OFFLINE")
 
 # Keys of a DeepSpeed configuration that are free: layout, devices, memory, logs.
 DEEPSPEED_FREE = _words(
@@ -106,7 +113,7 @@ def launched(file: str | None) -> Iterator[None]:
         yield
         return
     try:
-        said = yaml.safe_load(Path(file).read_text()).get("mixed_precision", "no")
+        said = yaml.safe_load(Path(file).read_text(encoding="utf-8")).get("mixed_precision", "no")
     except (OSError, AttributeError, yaml.YAMLError) as error:
         raise InputError(f"the launch file {file} cannot be read ({error}): see launch/zero3.yaml") from None
     before = os.environ.get("ACCELERATE_MIXED_PRECISION")
@@ -124,6 +131,8 @@ def check(environment: Mapping[str, str] = os.environ) -> None:
         allowed, instead = REFUSED.get(name, ((), ""))
         if name in REFUSED and value.strip().lower() not in allowed:
             raise InputError(f"{name}={value} comes from the environment or the launch file and would change the numbers: {instead}")
+        if name.startswith("CILBENCH_") and name not in OURS:
+            raise unknown("environment variable", name, sorted(OURS))
         if name.startswith(FAMILIES) and name not in KNOWN and name not in REFUSED:
             raise InputError(
                 f"{name}={value} is no setting whose effect on the numbers is known: unset it, or take it out of the launch file"
@@ -135,7 +144,7 @@ def check(environment: Mapping[str, str] = os.environ) -> None:
 def check_deepspeed(path: Path) -> None:
     """Errors: InputError for a DeepSpeed configuration that would change numbers, or that cannot be read."""
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
         zero = config.get("zero_optimization", {})
         halves = {name: config.pop(name) for name in ("bf16", "fp16", "bfloat16") if name in config}
         if not all(isinstance(one, dict) for one in (zero, *halves.values())):
@@ -159,4 +168,5 @@ def check_deepspeed(path: Path) -> None:
 
 def watched() -> dict[str, str]:
     """-> the variables that move the last bits and are set"""
-    return {name: os.environ[name] for name in sorted(WATCHED) if name in os.environ}
+    named = (name for name in os.environ if name in WATCHED or name.startswith(LIBRARIES) and not name.endswith(UNSAID))
+    return {name: os.environ[name] for name in sorted(named)}

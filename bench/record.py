@@ -103,14 +103,14 @@ def write(record: dict[str, Any], path: Path) -> dict[str, Any]:
     if problems:
         raise RuntimeError(f"refusing to write a wrong record: {'; '.join(problems)}")
     with atomic(path) as work:
-        work.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        work.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return record
 
 
 def read(path: Path) -> dict[str, Any]:
     """-> a record. Errors: InputError where it is no record, of another schema, or was edited."""
     try:
-        record = json.loads(Path(path).read_text())
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no record ({error.__class__.__name__}): run it again") from None
     problems = validate(record)

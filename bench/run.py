@@ -16,6 +16,7 @@ if __name__ == "__main__" and not __package__:
 
 from bench.config import resolve
 from data.errors import InputError
+from data.utf8 import ensure
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -114,4 +115,5 @@ def _run(config) -> int:
 
 
 if __name__ == "__main__":
+    ensure()
     sys.exit(main())

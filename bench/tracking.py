@@ -105,7 +105,7 @@ class Tracking:
 def _known(file: Path, run: Identity) -> tuple[str, bool]:
     """-> the id under which trackers know an unfinished run, and whether it is new: kept until the record is written"""
     try:
-        return str(json.loads(file.read_text())["id"]), False
+        return str(json.loads(file.read_text(encoding="utf-8"))["id"]), False
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         known = f"{hashlib.sha256(repr(run).encode()).hexdigest()[:12]}-{uuid.uuid4().hex[:6]}"
         with saving(file.parent), atomic(file) as work:

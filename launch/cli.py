@@ -8,6 +8,7 @@ if __name__ == "__main__" and not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # as in bench/run.py: started as a script
 
 from data.errors import InputError, unknown
+from data.utf8 import ensure
 
 USAGE = """usage: cilbench COMMAND ...
 
@@ -27,6 +28,8 @@ cilbench COMMAND --help says more."""
 
 def main(arguments: list[str] | None = None) -> int:
     """-> the exit code: 0, 1 where the command's answer is no, 2 for wrong input (one sentence on standard error)"""
+    if arguments is None:
+        ensure()
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("--help", "-h"):
         print(USAGE)

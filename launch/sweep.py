@@ -25,6 +25,7 @@ if __name__ == "__main__" and not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # as in bench/run.py: started as a script
 
 from data.errors import InputError
+from data.utf8 import ensure
 from launch.sweeping.grid import Asked, read
 from launch.sweeping.local import execute, visible
 from launch.sweeping.outcome import show_outcome
@@ -85,4 +86,5 @@ def show_plans(runs: list[Run], console: Console) -> int:
 
 
 if __name__ == "__main__":
+    ensure()
     sys.exit(main())

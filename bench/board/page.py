@@ -24,7 +24,7 @@ def write_page(board: Board, table: pd.DataFrame, folder: Path, paper: bool = Fa
     """-> the file written: leaderboard.html"""
     text = render(board, table, folder, paper, only)
     with atomic(folder / "leaderboard.html") as work:
-        work.write_text(text)
+        work.write_text(text, encoding="utf-8")
     return folder / "leaderboard.html"
 
 
@@ -49,7 +49,7 @@ def render(board: Board, table: pd.DataFrame, folder: Path, paper: bool = False,
             shown["rows"].append(_row(row, board, len(data["runs"])))
             data["runs"] += [_run(path, row, board.raw[path], len(data["streams"])) for path in row["paths"]]
         data["streams"].append(shown)
-    style, script, template = ((Path(__file__).parent / f"page.{kind}").read_text() for kind in ("css", "js", "html"))
+    style, script, template = ((Path(__file__).parent / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js", "html"))
     template = template.replace("__STYLE__", style).replace("__SCRIPT__", script)
     _add_details(data, board, table, folder, LIMIT - len(template) - len(_dump(data)))
     return template.replace("__DATA__", _dump(data))

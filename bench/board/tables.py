@@ -168,5 +168,5 @@ def write_tables(
     texts = {"README.md": markdown(board, every, **given), "leaderboard.csv": csv(every, only), "leaderboard.tex": latex(every, **given)}
     for name, text in texts.items():
         with atomic(folder / name) as work:
-            work.write_text(text)
+            work.write_text(text, encoding="utf-8")
     return [folder / name for name in texts]

@@ -199,7 +199,7 @@ class Checkpoints:
         folders = sorted(self.folder.glob("checkpoint-??????"), reverse=True)
         for folder in folders:
             if sound(folder, lambda at=folder: self._matches(at)):
-                return str(folder), json.loads((folder / "manifest.json").read_text())
+                return str(folder), json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if other_data(folders, self.run):
             raise InputError(f"the data are not those with which the run in {self.folder} began: restore them, or use resume=never")
         if folders:
@@ -207,7 +207,7 @@ class Checkpoints:
         return None
 
     def _matches(self, folder: Path) -> bool:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if manifest["schema"] != SCHEMA or manifest["run"] != self.run or not well_formed(manifest):
             return False
         return all(file_sha256(folder / name) == sha256 for name, sha256 in manifest["files"].items())

@@ -115,7 +115,7 @@ def other_data(folders: list[Path], run: str) -> bool:
     """-> is one of these checkpoints of this run (sha256 of its stream, then all else) but for the stream's content?"""
     for folder in folders:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            content, _, rest = json.loads((folder / "manifest.json").read_text())["run"].partition(" ")
+            content, _, rest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["run"].partition(" ")
             if content != run.partition(" ")[0] and rest == run.partition(" ")[2]:
                 return True
     return False

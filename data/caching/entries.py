@@ -100,7 +100,7 @@ def _undrawn() -> contextlib.AbstractContextManager:
 def whole(path: Path) -> bool:
     """-> is the entry there, and as it was written?"""
     try:
-        seal, files = json.loads(_seal(path).read_text()), _files(path)
+        seal, files = json.loads(_seal(path).read_text(encoding="utf-8")), _files(path)
         stamps = {name: _stamp(file) for name, file in files.items()}
         if not files or {name: stamp[0] for name, stamp in stamps.items()} != {name: entry[0] for name, entry in seal.items()}:
             return False
@@ -117,7 +117,7 @@ def whole(path: Path) -> bool:
 
 def digest(path: Path) -> str:
     """-> sha256 over a whole entry, as its seal has it"""
-    seal = json.loads(_seal(path).read_text())
+    seal = json.loads(_seal(path).read_text(encoding="utf-8"))
     return hashlib.sha256(repr(sorted((name, entry[3]) for name, entry in seal.items())).encode()).hexdigest()
 
 

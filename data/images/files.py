@@ -175,7 +175,7 @@ def readable(name: str) -> str:
 @functools.cache
 def imagenet_words() -> dict[str, str]:
     """-> WordNet id -> words, for the 1,000 classes of ILSVRC 2012, sorted by id; all different"""
-    return dict(line.split("\t") for line in WORDS.read_text().splitlines())
+    return dict(line.split("\t") for line in WORDS.read_text(encoding="utf-8").splitlines())
 
 
 def words_of(ids: Iterable[str], others: dict[str, str] | None = None) -> tuple[str, ...]:

@@ -201,7 +201,7 @@ def unreadable(files: FileStore) -> list[int]:
         good = list(_in_parallel(lambda row: _is_readable(files, row), len(files), files.workers))
         work.write_text(json.dumps([row for row, fine in enumerate(good) if not fine]))
 
-    bad = json.loads(cached(path, look).read_text())
+    bad = json.loads(cached(path, look).read_text(encoding="utf-8"))
     for row in bad[:5]:
         print(f"warning: {files.root / files.names[row]} is no readable image: left out", file=sys.stderr)
     if bad:

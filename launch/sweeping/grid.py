@@ -73,7 +73,7 @@ def _file(name: str) -> dict[str, Any]:
     if not name.endswith((".yaml", ".yml")):
         raise InputError(f"'{name}' could not be read: write options as key=value, lists as methods=[icarl,lwm], a file as paper.yaml")
     try:
-        found = yaml.safe_load(Path(name).read_text())
+        found = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"the sweep's file {name} cannot be read ({error.strerror}): name another") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

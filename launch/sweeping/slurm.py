@@ -96,7 +96,7 @@ def _known(folder: Path) -> dict[str, str]:
     """-> number of the last job of each run"""
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads((folder / ".jobs.json").read_text())
+        found = json.loads((folder / ".jobs.json").read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
     return {}
 

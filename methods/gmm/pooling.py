@@ -45,7 +45,7 @@ def _pooling_file(folder: Path, name: str) -> Path | None:
     if not listed.is_file():
         return usual if usual.is_file() else None
     try:
-        modules = [(str(one["type"]).split("."), str(one["path"])) for one in json.loads(listed.read_text())]
+        modules = [(str(one["type"]).split("."), str(one["path"])) for one in json.loads(listed.read_text(encoding="utf-8"))]
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{listed} cannot be read: fetch it again, or name another folder in method.text_encoder") from None
     other = [".".join(kind) for kind, _ in modules if kind[0] != "sentence_transformers" or kind[-1] not in MODULES]

@@ -161,7 +161,7 @@ def _prepare(accelerator: Accelerator, table: Table, work: Path) -> None:
 def _done(work: Path) -> Iterator[int]:
     """-> numbers of the batches that are on the disk"""
     for marks in work.glob("done-*"):
-        yield from (int(line) for line in marks.read_text().splitlines(keepends=True) if line.endswith("\n"))
+        yield from (int(line) for line in marks.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n"))
 
 
 def _write(accelerator: Accelerator, table: Table, work: Path, rank: int, mine: list[tuple[int, Tensor]], progress: bool) -> Iterator[int]:

@@ -110,7 +110,7 @@ def read_json(file: Path, key: str = "") -> dict[str, Any]:
     if file.is_file() and is_pointer(file):
         raise InputError(f"{file} is a pointer of Git LFS in place of text: fetch it with `git lfs pull` in its folder")
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
         found = found[key] if key else found
     except (OSError, ValueError, KeyError, TypeError):
         found = None

@@ -64,7 +64,7 @@ def file_sha256(file: Path) -> str:
     if not file.is_file():
         return ""  # a sweep asks for a run that lacks it
     known = cache.cache_dir("contents") / f"{cache.content_key('sha256', stamp(str(file.resolve()), file.stat()))}.json"
-    return json.loads(cached(known, lambda work: work.write_text(json.dumps(cache.file_sha256(file)))).read_text())
+    return json.loads(cached(known, lambda work: work.write_text(json.dumps(cache.file_sha256(file)))).read_text(encoding="utf-8"))
 
 
 def settings_sha256(folder: Path) -> str:

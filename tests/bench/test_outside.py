@@ -1,11 +1,15 @@
 """What comes from outside of the options: in them as it acts, or refused. Oracle: the settings that accelerate and DeepSpeed read."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from bench import outside
 from bench.config import resolve
@@ -93,3 +97,79 @@ def test_accumulation_from_the_launch_file_ends_in_a_sentence(more, monkeypatch,
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "8")
     assert main(["method=ncm", f"results={tmp_path}", *more]) == 2
     assert "use method.accumulate" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+# name, value -> refused, recorded, or inert
+FOUND = {
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("8", "refused"),
+    "ACCELERATE_QUICKER": ("1", "refused"),
+    "FSDP_FASTER": ("true", "refused"),
+    "NVIDIA_TF32_OVERRIDE": ("1", "refused"),
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": ("1", "refused"),
+    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": ("1", "refused"),
+    "CILBENCH_CACHE_GB": ("5", "refused"),
+    "CILBENCH_SEED": ("5", "refused"),
+    "TORCHDYNAMO_DISABLE": ("1", "recorded"),
+    "TORCHINDUCTOR_FREEZING": ("1", "recorded"),
+    "TORCH_CUDNN_V8_API_DISABLED": ("1", "recorded"),
+    "TORCH_BRAND_NEW": ("1", "recorded"),
+    "PYTORCH_CUDA_ALLOC_CONF": ("expandable_segments:True", "recorded"),
+    "CUDA_MODULE_LOADING": ("LAZY", "recorded"),
+    "CUBLASLT_WORKSPACE_SIZE": ("1", "recorded"),
+    "NCCL_ALGO": ("Ring", "recorded"),
+    "OPENBLAS_NUM_THREADS": ("3", "recorded"),
+    "TRANSFORMERS_SDPA_FORCE_GQA": ("1", "recorded"),
+    "CILBENCH_CACHE": ("/x", "inert"),
+    "TORCH_HOME": ("/x", "inert"),
+    "TRANSFORMERS_OFFLINE": ("1", "inert"),
+    "HF_HUB_OFFLINE": ("1", "inert"),
+    "HF_TOKEN": ("secret", "inert"),
+    "TORCH_X_TOKEN": ("secret", "inert"),
+    "PYTHONHASHSEED": ("7", "inert"),
+    "TZ": ("Asia/Tokyo", "inert"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(FOUND))
+def test_every_kind_of_variable_is_refused_recorded_or_inert(name, monkeypatch):
+    value, fate = FOUND[name]
+    if fate == "refused":
+        with pytest.raises(InputError, match=name):
+            outside.check({name: value})
+        return
+    outside.check({name: value})
+    monkeypatch.setenv(name, value)
+    assert (outside.watched().get(name) == value) is (fate == "recorded")
+
+
+NAMED = "from bench.config import resolve; from bench.identity import config_hash, made_by; c = resolve(['method=gmm', 'stream=digits']); "
+NAMED += "print(config_hash(c), made_by(c)['digest'])"
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+PLACES = [{"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo", **ASCII}]
+
+
+def test_names_depend_on_no_hash_seed_time_zone_or_locale():
+    root = Path(__file__).resolve().parents[2]
+    said = {
+        subprocess.run([sys.executable, "-c", NAMED], cwd=root, env=os.environ | more, capture_output=True, text=True, check=True).stdout
+        for more in PLACES
+    }
+    assert len(said) == 1
+
+
+def test_a_plan_is_the_same_in_every_locale(tmp_path):
+    """Names of folders and classes beyond ASCII; the console shows what it can."""
+    for split in ("train", "test"):
+        for number, name in enumerate(("é", "汉")):
+            (tmp_path / "dátà" / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (number, 9, len(split))).save(tmp_path / "dátà" / split / name / "a.png")
+    root = Path(__file__).resolve().parents[2]
+    options = ["method=finetune", "stream=folder", f'stream.root="{tmp_path}/dátà"', "stream.increment=1", "stream.image_size=8"]
+    start = [sys.executable, str(root / "bench" / "run.py"), *options, f"results={tmp_path / 'out'}", "dry_run=true"]
+    said = []
+    for more in ({"PYTHONUTF8": "1"}, {"PYTHONIOENCODING": "ascii"}, ASCII):
+        done = subprocess.run(start, env=os.environ | more, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+        said.append(re.sub(r"\(\d+ GiB free\)", "", done.stdout.decode("utf-8")))
+    assert "é" in said[0] and "汉" in said[0] and said[2] == said[0]
+    assert said[1] == said[0].encode("ascii", "backslashreplace").decode()
