@@ -4,7 +4,7 @@ Shapes: B batch, D features, K channels, H and W in pixels or positions, L token
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -60,8 +60,7 @@ def make_backbone(name: str) -> nn.Module:
 def fed_to_train(fed: Fed, options: Any) -> Fed:
     """-> how a published network is fed that trains on: as published, but with whole images where `fit` cuts its own crops out of them"""
     sized = fed.sized(None, options.input_range)
-    whole = {"crop": 1.0, "rule": "squash", "differs": "whole images" if fed.crop != 1 else fed.differs}
-    return replace(sized, **whole) if options.augment else sized
+    return sized.whole() if options.augment else sized
 
 
 def prepare(fed: Fed | None, images: Tensor, size: int | None) -> Tensor:

@@ -4,21 +4,21 @@ One `Fed` goes with every network that others have published: it makes its input
 a record say what stands in it. Shapes: B batch, H and W in pixels.
 """
 
-import functools
 import math
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from data.errors import InputError, one_of
 from data.images.augment import MEAN, STD, normalise
+from methods.networks.resizing import KERNELS, resized
 
-KERNELS = {kernel.name.lower(): kernel for kernel in Image.Resampling}  # nearest, lanczos, bilinear, bicubic, box, hamming
+VERSION = "pixels-2"  # raised when the same words make other pixels
 RULES = ("shortest", "squash", "longest")
 STATISTICS = {"imagenet": (MEAN, STD), "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))}  # as in PyCIL and its heirs
 RANGES = ("published", "unit", *STATISTICS)
@@ -44,6 +44,9 @@ class Fed:
     range: str = "published"  # published or a name of STATISTICS, whose mean and std stand above | unit: 0..1, and they are not used
     activation: str = ""  # between the layers, as the network is built
     differs: str = ""  # where it is deliberately not what the authors have
+    channels: str = "RGB"  # their order
+    by: str = ""  # a processor of transformers, with a digest of its settings, where it makes the inputs itself
+    make: Callable[[Tensor, int], Tensor] | None = field(default=None, compare=False, repr=False)  # it; (images, size) -> inputs
 
     def __post_init__(self):
         one_of("input range", self.range, RANGES)
@@ -63,71 +66,64 @@ class Fed:
         differs = f"images of {size} pixels, not {self.size}" if given else ""
         mean, std = STATISTICS.get(range, (self.mean, self.std))
         said = "; ".join(filter(None, (self.differs, differs)))
-        return replace(self, size=size or self.size, mean=mean, std=std, range=range, differs=said)
+        other = self.make is not None and range != self.range == "published"
+        make = partial(in_unit, self.make, self.mean, self.std) if other else self.make
+        return replace(self, size=size or self.size, mean=mean, std=std, range=range, differs=said, make=make)
 
     @property
     def key(self) -> str:
         """-> all of it that can change a number, as words"""
-        return " ".join(str(getattr(self, field.name)) for field in fields(self) if field.name not in ("differs", "library"))
+        return " ".join([VERSION, *(str(value) for name, value in self.said().items() if name not in ("differs", "library"))])
 
     def said(self) -> dict[str, Any]:
         """-> what a record says of it"""
-        return asdict(self)
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "make"}
+
+    def whole(self) -> "Fed":
+        """-> the same of whole images, by these words alone"""
+        return replace(self, crop=1.0, rule="squash", by="", make=None, differs="whole images" if self.crop != 1 else self.differs)
 
     def __str__(self) -> str:
         cut = "" if self.crop == 1 else f" cut out of {self.shorter}"
         numbers = "in 0..1" if self.range == "unit" else f"mean {_list(self.mean)}, std {_list(self.std)}"
-        said = (f"{self.tag} ({self.library})", f"{self.size} pixels{cut}", self.interpolation, numbers, self.activation, self.differs)
+        order = "" if self.channels == "RGB" else "blue before green before red"
+        by = f"by its own {self.by}" if self.by else ""
+        size = f"{self.size} pixels{cut}"
+        said = (f"{self.tag} ({self.library})", size, self.interpolation, numbers, order, self.activation, by, self.differs)
         return ", ".join(filter(None, said))
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> float [B, 3, size, size]. Errors: InputError for images that would have to be padded."""
+        with torch.autocast(images.device.type, enabled=False):
+            if self.make is not None:
+                made = self.make(images, self.size)
+                return normalise(made * 255, self.mean, self.std) if self.range in STATISTICS else made
+            pixels = self.pixels(images)
+            return pixels / 255 if self.range == "unit" else normalise(pixels, self.mean, self.std)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] -> what these words make of it before its numbers are scaled: [B, 3, size, size] in 0..255"""
         height, width = images.shape[-2:]
         if self.rule == "longest" and height != width:
             raise InputError(f"{self.tag} pads images that are no squares, which is not done here: set stream.image_size={self.size}")
-        with torch.autocast(images.device.type, enabled=False):
-            pixels = images.float()
-            for across, side, other in ((True, width, height), (False, height, width)):
-                weights = resampling(side, self._ways(side, other), self.size, self.interpolation)
-                if weights is not None:
-                    weights = weights.to(images.device).expand(*images.shape[:2], -1, -1)
-                    # A product of its own for every image: its pixels then depend on no other one in the batch.
-                    pixels = pixels @ weights.transpose(-1, -2) if across else weights @ pixels
-                    pixels = (pixels + 0.5).floor().clamp(0, 255)  # bytes after each of the two, as the libraries have them
-            return pixels / 255 if self.range == "unit" else normalise(pixels, self.mean, self.std)
-
-    def _ways(self, side: int, other: int) -> tuple[int, ...]:
-        """-> the sizes that a side of an image goes through, where `other` is its other side"""
-        ways = []
-        if self.through:
-            longest = side >= other
-            first = self.through if longest else int(self.through / (other / side))
-            ways.append(first + (first % 2 if not longest else 0))
-        last = self.shorter
-        if self.rule != "squash" and side > other:
-            last = int(self.shorter * side / other)
-        return (*ways, last)
-
-
-@functools.lru_cache(maxsize=64)
-def resampling(side: int, through: tuple[int, ...], cut: int, kernel: str) -> Tensor | None:
-    """-> float32 [cut, side]: of which shares of a line's pixels each of the result's is made; None where they stay as they are
-
-    The line is resized to each size of `through`, and `cut` pixels are taken out of its middle. The shares are Pillow's own: it is
-    given lines that are black but for one pixel.
-    """
-    if set(through) == {side} and cut == side:
-        return None
-    lines = np.eye(side, dtype=np.float32)
-    for size in through:
-        lines = np.asarray(Image.fromarray(lines).resize((side, size), KERNELS[kernel]))
-    first = round((len(lines) - cut) / 2)
-    return torch.from_numpy(lines[first : first + cut].copy())
+        short, squash = min(height, width), self.rule == "squash"
+        sides = tuple(self.shorter if squash or side == short else int(self.shorter * side / short) for side in (height, width))
+        if sides == (height, width) == (self.size, self.size):
+            return images.flip(1) if self.channels == "BGR" else images
+        found = resized(images, sides, self.size, self.interpolation)
+        return found.flip(1) if self.channels == "BGR" else found
 
 
 def activations(module: nn.Module) -> str:
     """-> the names of a network's activations"""
     return "+".join(sorted({type(part).__name__ for part in module.modules() if ACTIVATION.search(type(part).__name__)}))
+
+
+def in_unit(make: Callable, mean: tuple[float, ...], std: tuple[float, ...], images: Tensor, size: int) -> Tensor:
+    """-> what a processor makes, in 0..1 again"""
+    made = make(images, size)
+    mean_, std_ = (torch.tensor(values, device=made.device)[:, None, None] for values in (mean, std))
+    return made * std_ + mean_
 
 
 def _list(values: tuple[float, ...]) -> str:

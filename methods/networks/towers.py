@@ -10,7 +10,7 @@ from data.errors import InputError
 from methods.learning.sharding import planned
 from methods.networks.fed import Fed
 from methods.networks.folders import load_whole, model_folder, sentences, weight_hashes
-from methods.networks.processors import fed_of
+from methods.networks.processors import fed_of, sample
 
 
 class VisionTower(nn.Module):
@@ -47,6 +47,8 @@ def vision_tower(name: str, dtype: torch.dtype = torch.float32, size: int | None
             f"use it whole, with method=gmm method.vlm=hf method.model={name}, or name a model of images alone"
         )
     fed = fed_of(folder, name, "hf", activation=str(getattr(vision, "hidden_act", ""))).sized(size, range)
+    if size is not None:
+        fed(sample(96, 96)[None])  # it may make no other size
     model = load_whole(AutoModel, folder, name, "hf", unused="pooler.", config=config, dtype=dtype).eval()
     model = getattr(model, "vision_model", model)
     if config.model_type == "vit_mae":
