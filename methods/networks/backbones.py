@@ -85,7 +85,7 @@ class FrozenEncoder:
 
     def preprocess(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W], or float crops that already have its size -> the module's input"""
-        fed = replace(self.fed, crop=1.0, through=0) if images.is_floating_point() else self.fed
+        fed = self.fed.whole() if images.is_floating_point() else self.fed
         return fed(images).contiguous(memory_format=torch.channels_last)
 
     @property
