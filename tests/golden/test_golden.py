@@ -24,13 +24,13 @@ pytestmark = pytest.mark.slow
 
 
 def test_it_gives_what_it_gave(method_name, one_process):
-    if method_name == "zero_shot":
-        pytest.skip("its quick run names a folder of this machine")
     golden, trained = HERE / f"{method_name}.json", method_class(method_name).trained
     assert golden.exists(), f"make the golden record: python -m tests.golden {method_name}"
     (record, path), before = one_process(method_name), records.read(golden)
     said = f"if this was meant: python -m tests.golden {method_name}"
-    assert {key: record[key] for key in SAME} == {key: before[key] for key in SAME}, said
+    # The quick run of zero_shot names a folder of this machine, whose weights are drawn here: their last bits are the processor's.
+    same = [key for key in SAME if method_name != "zero_shot" or key not in ("config_hash", "weights")]
+    assert {key: record[key] for key in same} == {key: before[key] for key in same}, said
     found = compare(load(golden, limited=True), load(path, limited=True))
     if trained:
         found = found[found["metric"].isin(("average_incremental_accuracy", "last_accuracy"))]
