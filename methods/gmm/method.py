@@ -52,6 +52,7 @@ class GMM(Method):
         self.text_encoder = make_text_encoder(config.text_encoder, self.vlm) if config.scoring == "nearest" else None
         self.memory = ExemplarMemory(config.memory, config.selection)
         self.names: list[str] = []  # of all classes seen, in order of arrival
+        self.answers: dict[str, list[int]] = {}  # their tokens, which take a while to make
 
     def check(self, classes: int) -> None:
         self.memory.check(classes)
@@ -61,7 +62,8 @@ class GMM(Method):
 
     def learn(self, task: Task) -> None:
         self.names += [name for name in task.class_names if name not in self.names]
-        answers = [self.vlm.prompt.answer_tokens(name) for name in self.names]
+        self.answers |= {name: self.vlm.prompt.answer_tokens(name) for name in self.names if name not in self.answers}
+        answers = [self.answers[name] for name in self.names]
 
         def loss(vlm: VLM, batch: Batch) -> Tensor:
             tokens, mask = self.vlm.prompt.batch([answers[label] for label in batch.labels.tolist()])

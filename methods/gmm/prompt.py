@@ -156,10 +156,10 @@ class Prompt:
 
     def batch(self, answers: list[list[int]]) -> tuple[Tensor, Tensor]:
         """answers of B rows -> tokens int64 [B, A], filled up with eos on the right, and a mask bool [B, A] of the real ones"""
-        longest = max(map(len, answers))
-        tokens = torch.tensor([answer + [self.eos] * (longest - len(answer)) for answer in answers])
-        mask = torch.tensor([[i < len(answer) for i in range(longest)] for answer in answers])
-        return tokens, mask
+        lengths = [len(answer) for answer in answers]
+        longest = max(lengths)
+        tokens = torch.tensor([answer + [self.eos] * (longest - length) for answer, length in zip(answers, lengths, strict=True)])
+        return tokens, torch.arange(longest) < torch.tensor(lengths)[:, None]
 
     def decode(self, tokens: list[int]) -> str:
         """-> the text up to the first end token"""
