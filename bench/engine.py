@@ -71,8 +71,9 @@ def run(config: DictConfig, accelerator: Accelerator | None = None) -> tuple[dic
     path = this.path(config.results)
     environment = records.environment(accelerator)
     checkpoints = checkpoints_of(path, config, accelerator, stream, environment)
+    begun = checkpoints.folder.exists()
     with checkpoints.opened(anew=config.resume == "never"):
-        guard(path, this, records.existing(path))
+        guard(path, this, records.existing(path, begun))
         scores = Scores(accelerator, checkpoints.folder)
         first = go_on(accelerator, method, checkpoints, scores)
         if config.keep_states and accelerator.is_main_process:

@@ -119,9 +119,19 @@ def read(path: Path) -> dict[str, Any]:
     return record
 
 
-def existing(path: Path) -> dict[str, Any] | None:
-    """-> the record that lies there, None where there is none. Errors: InputError where it is another file, which is never overwritten"""
-    return read(path) if path.exists() else None
+def existing(path: Path, begun: bool = False) -> dict[str, Any] | None:
+    """-> the record that lies there, None where there is none. begun: a former attempt at the same run was interrupted
+
+    Errors: InputError where it is another file, or one lies beside it that no run is known to have written: none is ever overwritten.
+    """
+    if path.exists():
+        return read(path)
+    beside = [] if begun else sorted(path.parent.glob(f"{path.stem}-*"))
+    if beside:
+        raise InputError(
+            f"{beside[0]} lies where this run would write, and no record says whose it is: move it away, or choose another results=DIR"
+        )
+    return None
 
 
 def validate(record: Any) -> list[str]:

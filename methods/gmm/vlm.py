@@ -58,7 +58,8 @@ class VLM(nn.Module):
 
     def forward(self, *given: Any, work: Callable[..., Any] | None = None) -> Any:
         """`losses` of what is given, or other `work` on it. Where the decoder lies in shares, only calls of the module gather them."""
-        with as_held(given[0].device):
+        device = next(one.device for one in given if isinstance(one, Tensor))
+        with as_held(device):
             return (work or self.losses)(*given)
 
     def losses(self, features: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:

@@ -169,6 +169,22 @@ def test_a_record_of_another_thing_is_not_overwritten(tmp_path):
         records.existing(tmp_path / "notes.json")
 
 
+@pytest.mark.parametrize("end", ["predictions.parquet", "states/notes.txt", "task1.png"])
+def test_what_lies_beside_a_record_to_be_is_not_overwritten(end, tmp_path, accelerator):
+    config = resolve(["method=finetune", "method.epochs=1", "stream.limit=2", "stream.tasks=1", "progress=false", f"results={tmp_path}"])
+    stream = TaskStream(load(config.stream), config.stream)
+    path = identity(config, stream, "finetune", {}).path(config.results)
+    mine = path.parent / f"{path.stem}-{end}"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(InputError, match="no record says whose it is"):
+        run(config, accelerator)
+    assert mine.read_text() == "mine" and not path.exists()
+    if mine.parent == path.parent:  # what the sentence advises
+        mine.rename(tmp_path / "mine")
+        assert run(config, accelerator)[1] == path
+
+
 @pytest.mark.parametrize("name", ["README.md", "leaderboard.csv", "leaderboard.html", "leaderboard.tex"])
 def test_a_leaderboard_overwrites_nothing_but_a_leaderboard(name, made, tmp_path, capsys):
     made()
