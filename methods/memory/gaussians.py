@@ -40,8 +40,9 @@ class Gaussians:
     def spread(self, noise: Tensor, labels: Tensor) -> Tensor:
         """standard normal e [B, D], int64 y [B] -> L_y e, of the covariance of each row's class"""
         found = torch.empty_like(noise)
-        for label in labels.unique():
-            found[labels == label] = noise[labels == label] @ self.factors[label].T
+        with torch.autocast(noise.device.type, enabled=False):  # what is drawn is float32, whatever the heads compute in
+            for label in labels.unique():
+                found[labels == label] = noise[labels == label] @ self.factors[label].T
         return found
 
     def stored(self) -> list[Stored]:

@@ -72,10 +72,8 @@ class GMM(Generative, Training):
     memory: int = at_least(0, 100)  # exemplars kept over all classes; 0 keeps none
     selection: str = option("herding", idle={"memory": (0,)})  # which exemplars to keep: herding | random
     replay: int = at_least(0, 2, idle={"memory": (0,)})  # times each exemplar is seen an epoch
-    crop: float | None = (
-        between(  # train on random resized crops of at least this share of an image, others each epoch; null = whole images
-            0, 1, None, "(]"
-        )
+    crop: float | None = between(  # train on random resized crops of at least this share of an image, others each epoch; null = none
+        0, 1, None, "(]"
     )
     question: str = "What is this?"  # asked in training and at test alike
     answer: str = "This is a photo of a {}."  # {} = the class name

@@ -211,7 +211,7 @@ def test_an_image_processor_that_is_not_understood(tmp_path):
     torch.save(model.state_dict(), tmp_path / "vit.pth")
     config = transformers.ViTConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=224)
     transformers.ViTModel(config).save_pretrained(tmp_path / "vit")
-    transformers.PoolFormerImageProcessor().save_pretrained(tmp_path / "vit")
+    transformers.DetrImageProcessor().save_pretrained(tmp_path / "vit")
     with pytest.raises(InputError, match="name another model, or the same one in timm or open_clip"):
         frozen_encoder(f"hf:{tmp_path}/vit")
     frozen_encoder(f"timm:test_vit/{tmp_path}/vit.pth")

@@ -13,7 +13,7 @@ from methods.gmm.models import load_vlm
 from methods.gmm.tiny import FAMILIES, tiny_folder
 from methods.learning.sharding import weightless
 
-TILES, GRID = "one image without its tiles, resized twice in one step", "a fixed grid of 56 pixels, whatever the image's size"
+TILES, GRID = "one image without its tiles", "a fixed grid of 56 pixels, whatever the image's size"
 FIRST = "the first token stands before the image, not after it"
 DECLARED = {"blip2": FIRST, "instructblip": FIRST, "idefics3": TILES, "smolvlm": TILES, "qwen2_vl": GRID, "qwen2_5_vl": GRID, "llava": ""}
 
