@@ -120,6 +120,8 @@ FOUND = {
     "OPENBLAS_NUM_THREADS": ("3", "recorded"),
     "TRANSFORMERS_SDPA_FORCE_GQA": ("1", "recorded"),
     "CILBENCH_CACHE": ("/x", "inert"),
+    "CILBENCH_CIFAR100": ("/x", "inert"),  # which the tests of data ask for, beside runs of their own
+    "CILBENCH_MODELS": ("/x", "inert"),
     "TORCH_HOME": ("/x", "inert"),
     "TRANSFORMERS_OFFLINE": ("1", "inert"),
     "HF_HUB_OFFLINE": ("1", "inert"),
