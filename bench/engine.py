@@ -22,7 +22,7 @@ from bench.digest import state_digest
 from bench.evaluation import Scores, evaluate, tally
 from bench.finite import check_learnt, check_loaded
 from bench.identity import guard, identity
-from bench.launching import check_precision, make_accelerator
+from bench.launching import check_features, check_precision, make_accelerator
 from bench.pictures import write_pictures
 from bench.result import peak_memory, result, total_time, within_budget
 from bench.resume.checkpoint import Checkpoints
@@ -203,6 +203,7 @@ def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream
     check_loaded(method)
     for network in method.networks():
         network.eval()  # but while `fit` trains it: a run may go on with an evaluation
+    check_features(config, method)
     if method.encoder is not None:
         splits = [stream.train_rows, stream.scored_rows]
         fed = with_features(accelerator, method.encoder, splits, config.features, config.progress, method.views)

@@ -118,7 +118,8 @@ def hashed(config: dict[str, Any], contents: dict[str, str] | None = None) -> di
 def config_hash(config: DictConfig) -> str:
     """-> 12 hex digits over all options that can change a number, but for the seed; of a file that an option names its content counts"""
     plain = hashed(OmegaConf.to_container(config), contents(config))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+    same = json.loads(json.dumps(plain), parse_float=lambda text: float(text) + 0.0)  # -0.0 is 0.0
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def contents(config: DictConfig) -> dict[str, str]:

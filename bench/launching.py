@@ -13,6 +13,7 @@ from bench import outside
 from bench.resume.processes import joined
 from bench.tracking import check_tracker
 from data.errors import InputError
+from methods.base import Method
 from methods.learning.sharding import is_sharded, loaded_whole
 
 
@@ -47,6 +48,12 @@ def check_precision(config: DictConfig, accelerator: Accelerator) -> None:
         raise InputError(
             f"the launch computes in {ran} where precision={config.precision}: set precision={ran}, or correct the launch file"
         )
+
+
+def check_features(config: DictConfig, method: Method) -> None:
+    """Errors: InputError where it is said how a frozen encoder's features come, and the method has none"""
+    if config.features != "auto" and method.encoder is None:
+        raise InputError(f"features={config.features} has no effect on method={config.method.name}, which has no encoder: leave it out")
 
 
 def _asked(variable: str) -> bool:

@@ -37,7 +37,7 @@ def class_order(order: Any, count: int) -> tuple[int, ...]:
             raise InputError(f"stream.order={order} is no seed: use an integer from 0 to {2**32 - 1}")
         return tuple(np.random.RandomState(order).permutation(count).tolist())
     if isinstance(order, Sequence) and not isinstance(order, str):
-        if len(order) != count or set(order) != set(range(count)):
+        if len(order) != count or set(order) != set(range(count)) or not all(type(label) is int for label in order):
             raise InputError(f"stream.order is no permutation of the {count} classes or domains: list each id from 0 to {count - 1} once")
         return tuple(int(label) for label in order)
     raise InputError(f"unknown stream.order '{order}': use natural, an integer seed, icarl or a list of class ids")
@@ -50,7 +50,7 @@ def task_sizes(count: int, base: int, increment: Any) -> tuple[int, ...]:
     """
     if isinstance(increment, Sequence) and not isinstance(increment, str):
         sizes = ((base,) if base else ()) + tuple(increment)
-        if not all(isinstance(size, int) and size >= 1 for size in sizes):
+        if not all(type(size) is int and size >= 1 for size in sizes):
             raise InputError(f"stream.base={base} and stream.increment={list(increment)} must be whole numbers of at least 1")
         if sum(sizes) != count:
             raise InputError(

@@ -98,7 +98,7 @@ def other(kind: type, name: str, value):
 
 def changes() -> list[str]:
     """-> every option of the run, a stream and a method, each with another value"""
-    config, found = resolve(["method=finetune"]), ["project=other", "results=elsewhere", "tracker=tensorboard", "features=live"]
+    config, found = resolve(["method=finetune"]), ["project=other", "results=elsewhere", "tracker=tensorboard"]
     found += ["checkpoint.minutes=0", "timeout_minutes=7", "eval_batch_size=3", "pictures=true", "seed=1", "precision=bf16"]
     for prefix, kind, values in (("method.", CONFIGS["finetune"], config.method), ("stream.", StreamConfig, config.stream)):
         for entry in fields(kind):

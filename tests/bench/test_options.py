@@ -84,6 +84,8 @@ def test_help_shows_the_ranges():
         (["method=gmm", "method.scoring=exact", "method.text_encoder=decoder"], "has no effect with method.scoring=exact"),
         (["method=ncm", "stream.shot_seed=1"], "stream.shot_seed=1 has no effect with stream.shots=None"),
         (["method=ncm", "stream.shot_list=none.txt"], "stream.shot_list=none.txt has no effect"),
+        (["method=finetune", "features=live"], "features=live has no effect on method=finetune"),
+        (["method=ncm", "stream.increment=5", "stream.order=[0.0,1,2,3,4,5,6,7,8,9]"], "stream.order is no permutation"),
         (["method=ncm", "stream.test_list=there/is/none.txt"], "stream.test_list has no effect on stream 'digits'"),
     ],
 )
@@ -147,7 +149,7 @@ def test_what_means_nothing_or_too_much_is_refused(overrides, said):
 
 def test_words_for_the_same_value_are_the_same_run():
     """Oracle: the value itself. Quoted, in another notation, or by Hydra's words for true and false."""
-    for one, other in (("lr=1e-3", "lr='0.001'"), ("lr=1", "lr=1.0"), ("flip=no", "flip=false"), ("flip=1", "flip=true")):
+    for one, other in (("lr=1e-3", "lr='0.001'"), ("lr=1", "lr=1.0"), ("flip=no", "flip=false"), ("flip=1", "flip=true"), ("min_lr=-0.0", "min_lr=0")):
         first, second = (config_hash(resolve(["method=finetune", f"method.{text}"])) for text in (one, other))
         assert first == second != config_hash(resolve(["method=finetune", "method.epochs=3"]))
     assert resolve(["method=gmm", "method.before=''", "method.after="]).method.before == ""  # a text may be empty
