@@ -37,7 +37,7 @@ def reached(modules: Iterable[str], counts: Callable[[str], bool]) -> Code:
             continue
         files[name] = digest
         libraries |= {LIBRARIES[top] for top in (one.split(".")[0] for one in imports) if top in LIBRARIES}
-        waiting += filter(counts, imports)
+        waiting += filter(counts, {*imports, *_around(name), *(above for one in imports for above in _around(one))})
     return Code(dict(sorted(files.items())), libraries)
 
 
@@ -58,19 +58,35 @@ def version(library: str) -> str:
         return "not installed"
 
 
-@functools.cache  # what was imported is what acts, whatever is written into the file afterwards
-def read(name: str) -> tuple[str | None, frozenset[str]]:
-    """-> 12 hex digits of a module's source, None if there is no such module, and what it imports or names as module:attribute"""
+def source(name: str) -> Path | None:
+    """-> the file of a module, None where there is none"""
     try:
         spec = importlib.util.find_spec(name)
-        path = Path(spec.origin) if spec is not None and spec.origin else None
     except (ImportError, ValueError):
-        path = None
-    if path is None or path.suffix != ".py":
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin and Path(spec.origin).is_file() else None
+
+
+@functools.cache  # what was imported is what acts, whatever is written into the file afterwards
+def read(name: str) -> tuple[str | None, frozenset[str]]:
+    """-> 12 hex digits of a module's source, None if there is no such module, and what it imports or names as module:attribute
+
+    Of a compiled module its bytes count.
+    """
+    path = source(name)
+    if path is None:
         return None, frozenset()
+    if path.suffix != ".py":
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:12], frozenset()
     tree = ast.parse(path.read_text(encoding="utf-8"))
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     return hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()[:12], frozenset(_imports(tree, package))
+
+
+def _around(name: str) -> list[str]:
+    """'a.b.c' -> the packages that are imported with it, a and a.b; those of ours hold nothing"""
+    parts = name.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts)) if parts[0] not in ("bench", "methods", "data")]
 
 
 def _imports(tree: ast.AST, package: str) -> Iterable[str]:

@@ -149,7 +149,13 @@ def test_what_means_nothing_or_too_much_is_refused(overrides, said):
 
 def test_words_for_the_same_value_are_the_same_run():
     """Oracle: the value itself. Quoted, in another notation, or by Hydra's words for true and false."""
-    for one, other in (("lr=1e-3", "lr='0.001'"), ("lr=1", "lr=1.0"), ("flip=no", "flip=false"), ("flip=1", "flip=true"), ("min_lr=-0.0", "min_lr=0")):
+    for one, other in (
+        ("lr=1e-3", "lr='0.001'"),
+        ("lr=1", "lr=1.0"),
+        ("flip=no", "flip=false"),
+        ("flip=1", "flip=true"),
+        ("min_lr=-0.0", "min_lr=0"),
+    ):
         first, second = (config_hash(resolve(["method=finetune", f"method.{text}"])) for text in (one, other))
         assert first == second != config_hash(resolve(["method=finetune", "method.epochs=3"]))
     assert resolve(["method=gmm", "method.before=''", "method.after="]).method.before == ""  # a text may be empty

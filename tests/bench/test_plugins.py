@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bench.code import code
+from bench.code import _named, code
 from bench.config import resolve
 from data.code import read
 from data.errors import InputError
@@ -55,6 +55,7 @@ def plugin(tmp_path, monkeypatch):
 def digest(name: str) -> str:
     importlib.invalidate_caches()
     read.cache_clear()
+    _named.cache_clear()
     return code("mine", "digits", [name])["digest"]
 
 
@@ -71,6 +72,42 @@ def test_an_edited_plugin_and_what_it_imports_from_beside_it_are_other_code(plug
     assert edited != before
     (folder / f"{name}.py").write_text((folder / f"{name}.py").read_text().replace("above(0, 1.0)", "above(0, 2.0)"))
     assert digest(name) != edited
+
+
+READS = """
+import os
+import scipy
+import {package}.inner
+TABLE = open("table.csv") if os.environ.get("MY_PLUGIN_FACTOR") == "9" else None
+FACTOR = 2
+"""
+
+
+def test_what_a_plugin_reads_and_imports_from_anywhere_is_other_code(plugin, tmp_path, monkeypatch):
+    """A package on another path, with what imports it, a file, a variable, an installed library."""
+    name, helper, folder = plugin
+    package = f"pack_{helper}"
+    inner, table = tmp_path / "elsewhere" / package, folder / "table.csv"
+    inner.mkdir(parents=True)
+    (inner / "__init__.py").write_text("")
+    (inner / "inner.py").write_text("K = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
+    (folder / f"{helper}.py").write_text(READS.format(package=package))
+    table.write_text("1")
+    resolve([f"plugins=[{name}]", "method=mine"])
+    seen = [digest(name)]
+    assert "scipy" in code("mine", "digits", [name])["versions"]
+    for change in (
+        lambda: (inner / "inner.py").write_text("K = 2\n"),
+        lambda: (inner / "__init__.py").write_text("import torch\ntorch.set_default_dtype(torch.float64)\n"),
+        lambda: table.write_text("2"),
+        lambda: monkeypatch.setenv("MY_PLUGIN_FACTOR", "1"),
+        lambda: monkeypatch.setenv("MY_PLUGIN_FACTOR", "2"),
+    ):
+        assert digest(name) == seen[-1]
+        change()
+        seen.append(digest(name))
+    assert len(set(seen)) == len(seen)
 
 
 def test_what_is_installed_counts_by_its_version_alone(plugin):
