@@ -4,7 +4,7 @@ Shapes: B batch, D features, K channels, H and W in pixels or positions, L token
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from data.images.augment import MEAN, STD, normalise, resize
 from methods.networks.encoders import LIBRARIES, Network, packaged, pretrained
 from methods.networks.fed import RANGES, Fed
 from methods.networks.resnet import CifarResNet
+from methods.networks.towers import check_pooled
 
 
 def resnet18(small_images: bool = False) -> Network:
@@ -52,7 +53,9 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
 def make_backbone(name: str) -> nn.Module:
     """-> a backbone by its name above, or with published weights: `timm:…`, `open_clip:…`, as `encoders` says. Errors: InputError"""
     if name.partition(":")[0] in LIBRARIES:
-        return pretrained(name)
+        module = pretrained(name)
+        check_pooled(name, module)
+        return module
     one_of("method.backbone", name, BACKBONES)
     return BACKBONES[name]()
 
@@ -145,11 +148,14 @@ def frozen_encoder(
         module = pretrained(name, dtype, size, range)
     if grid is None and module.tells_one_vector:
         raise InputError(f"encoder '{name}' gives one vector an image: set method.visual_tokens=1 and method.qformer=0")
+    if grid is not None:
+        check_pooled(name, module)
     if grid and not module.convolutional:
         raise InputError(f"encoder '{name}' has no convolutional feature map to take visual tokens from: ask for one visual token")
     module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     half = "" if dtype == torch.float32 or not name.startswith("hf:") else str(dtype)
-    return FrozenEncoder(module.fed, module, module.weights, grid, half)
+    fed = replace(module.fed, pooled="") if grid is None else module.fed
+    return FrozenEncoder(fed, module, module.weights, grid, half)
 
 
 class Given(nn.Module):

@@ -45,6 +45,7 @@ class Fed:
     activation: str = ""  # between the layers, as the network is built
     differs: str = ""  # where it is deliberately not what the authors have
     channels: str = "RGB"  # their order
+    pooled: str = ""  # what one vector of an image is, in a network of transformers; elsewhere its library's own
     by: str = ""  # a processor of transformers, with a digest of its settings, where it makes the inputs itself
     make: Callable[[Tensor, int], Tensor] | None = field(default=None, compare=False, repr=False)  # it; (images, size) -> inputs
 
@@ -88,8 +89,8 @@ class Fed:
         numbers = "in 0..1" if self.range == "unit" else f"mean {_list(self.mean)}, std {_list(self.std)}"
         order = "" if self.channels == "RGB" else "blue before green before red"
         by = f"by its own {self.by}" if self.by else ""
-        size = f"{self.size} pixels{cut}"
-        said = (f"{self.tag} ({self.library})", size, self.interpolation, numbers, order, self.activation, by, self.differs)
+        size, pooled = f"{self.size} pixels{cut}", f"pooled: {self.pooled}" if self.pooled else ""
+        said = (f"{self.tag} ({self.library})", size, self.interpolation, numbers, order, self.activation, pooled, by, self.differs)
         return ", ".join(filter(None, said))
 
     def __call__(self, images: Tensor) -> Tensor:
