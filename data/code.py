@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Callable, Iterable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,11 +61,19 @@ def version(library: str) -> str:
 
 def source(name: str) -> Path | None:
     """-> the file of a module, None where there is none"""
+    spec = _spec(name)
+    return Path(spec.origin) if spec is not None and spec.origin and Path(spec.origin).is_file() else None
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """-> where a module is found. What a module holds is no module, and to ask for it as one would import that module, and all it imports"""
+    around = name.rpartition(".")[0]
+    if around and ((spec := _spec(around)) is None or spec.submodule_search_locations is None):
+        return None
     try:
-        spec = importlib.util.find_spec(name)
+        return importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return None
-    return Path(spec.origin) if spec is not None and spec.origin and Path(spec.origin).is_file() else None
 
 
 @functools.cache  # what was imported is what acts, whatever is written into the file afterwards

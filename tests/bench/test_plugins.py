@@ -7,7 +7,7 @@ import pytest
 
 from bench.code import _named, code
 from bench.config import resolve
-from data.code import read
+from data.code import read, source
 from data.errors import InputError
 from methods.config import METHODS
 
@@ -72,6 +72,12 @@ def test_an_edited_plugin_and_what_it_imports_from_beside_it_are_other_code(plug
     assert edited != before
     (folder / f"{name}.py").write_text((folder / f"{name}.py").read_text().replace("above(0, 1.0)", "above(0, 2.0)"))
     assert digest(name) != edited
+
+
+def test_what_is_named_in_a_module_is_looked_for_without_importing_it(plugin):
+    _, helper, folder = plugin
+    (folder / f"{helper}.py").write_text("raise RuntimeError\n")
+    assert source(helper) == folder / f"{helper}.py" and source(f"{helper}.FACTOR") is None and helper not in sys.modules
 
 
 READS = """

@@ -22,7 +22,9 @@ PLACES = {
     "clearing": "bench.resume.checkpoint:Checkpoints.done",
 }
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["bench.engine", "methods.finetune", "methods.mae_cil.method", "methods.gmm.method", "tests.conftest"])
+CONTEXT.set_forkserver_preload(
+    ["bench.engine", "data.sources.digits", "methods.finetune", "methods.mae_cil.method", "methods.gmm.method", "tests.conftest"]
+)
 
 
 def attempt(overrides: list[str], kill: tuple[str, int, bool] | None = None) -> tuple[int, dict[str, int]]:
