@@ -21,6 +21,7 @@ ROLES = {"train": "train training trainset trn", "test": "test testing testset e
 ROLE_OF = {word: role for role, words in ROLES.items() for word in words.split()}
 PACKED = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 SPACING = re.compile(r"[\s_-]+")
+COMPANIONS = frozenset(("mask", "masks", "thumbs", "thumbnail", "thumbnails", "segmentation", "annotations", "depth"))
 FILLERS = frozenset(("", "set", "split", "data", "dataset", "images", "imgs", "folder"))
 
 
@@ -188,8 +189,6 @@ def _classes(root: Path, node: Node, options: Any) -> list[Named]:
             f"or set stream.root={above} if {Path(here).resolve().name} is one of the classes"
         )
     level = options.class_level or (2 if options.scenario == "domain" else _level(here, node))
-    if level not in (1, 2):
-        raise InputError(f"stream.class_level={level} must be 1 (folders are classes) or 2 (folders in folders are)")
     found = []
     for name, kid in sorted(node.folders.items()):
         if level == 1:
@@ -212,19 +211,31 @@ def _level(here: str, node: Node) -> int:
             f"of the folders of {here}, {_some(groups)} holds folders alone, and others hold images alone: are all of them classes "
             f"(stream.class_level=1), or only the folders in one (stream.train={groups[0]})?"
         )
-    if any(kid.files for kid in kids.values()) or all(len(kid.folders) == 1 for kid in kids.values()):
+    _check_companions(here, kids)
+    shared = set.intersection(*(set(kid.folders) for kid in kids.values()))
+    mixed = groups or len(shared) > 1  # photo/{cat,dog} beside sketch/{cat,dog,cover.png} are no two classes because of the cover
+    if not mixed and (any(kid.files for kid in kids.values()) or not any(len(peel(kid).folders) > 1 for kid in kids.values())):
         return 1
     if all(role(name)[0] is not None for name in below):
         raise InputError(
             f"the folders of {here} hold the splits {', '.join(sorted(below))}: put the splits on top, as <split>/<class>/, or use all "
             "images with stream.class_level=1, or set stream.root to one of the folders if each is a data set"
         )
-    shared = set.intersection(*(set(kid.folders) for kid in kids.values()))
     domains = "domains (stream.scenario=domain), " if shared else ""
     raise InputError(
         f"the folders of {here} ({_some(sorted(kids))}) hold folders in turn ({_some(sorted(below))}): are the upper ones classes "
         f"(stream.class_level=1), {domains}are the lower ones (stream.class_level=2), or only those in one folder (stream.train=FOLDER)?"
     )
+
+
+def _check_companions(here: str, kids: dict[str, Node]) -> None:
+    """Errors: InputError for masks or thumbnails in a folder among the images of a class"""
+    odd = next((one for kid in kids.values() if kid.files for name, one in kid.folders.items() if name.casefold() in COMPANIONS), None)
+    if odd is not None:
+        raise InputError(
+            f"{odd.path}/ lies among the images of a class of {here}: move such folders out if they hold something else, "
+            "or set stream.class_level=1 if their images are of the class, too"
+        )
 
 
 def _some(names: list[str]) -> str:
@@ -239,8 +250,7 @@ def same_name(name: str) -> str:
 def _check_spelling(here: str, names: list[str]) -> None:
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(same_name(name), name)
-        if other != name:
+        if seen.setdefault(same_name(name), name) != name:
             raise InputError(f"{here} holds two folders '{name}' that differ in how their letters are composed alone: join or rename them")
 
 
@@ -249,8 +259,7 @@ def check_pairs(root: Path, train: Sequence[Named], test: Sequence[Named]) -> No
     one, other = ({same_name(row.label) for row in rows} for rows in (train, test))
     alone = {SPACING.sub("", name.casefold()): name for name in one - other}
     for name in sorted(other - one):
-        twin = alone.get(SPACING.sub("", name.casefold()))
-        if twin is not None:
+        if (twin := alone.get(SPACING.sub("", name.casefold()))) is not None:
             raise InputError(f"the class {twin!r} of the training images of {root} is {name!r} in the test images: give it one name")
 
 
@@ -267,6 +276,4 @@ def check_classes(tree: Tree, rows: Sequence[Named]) -> None:
             raise InputError(f"the link '{name}' of {tree.root} leads nowhere: restore what it leads to, or remove it")
     names = {same_name(one.label) for one in rows}
     if len(names) == 1:
-        raise InputError(
-            f"{tree.root} holds images of one class only, '{names.pop()}': name the folder that holds the folders of all classes"
-        )
+        raise InputError(f"{tree.root} holds images of one class only, '{names.pop()}': name the folder that holds those of all classes")

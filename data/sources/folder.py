@@ -75,9 +75,11 @@ def _labels(rows: Sequence[Named], classes: list[str]) -> np.ndarray:
 def _sorted(names: set[str], how: str) -> list[str]:
     if how == "alphabetic":
         return sorted(names)
-    return sorted(
-        names, key=lambda name: [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
-    )
+
+    def key(name: str) -> tuple:  # 1 before 01: the name itself decides between equal numbers
+        return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part], len(name), name
+
+    return sorted(names, key=key)
 
 
 def _order_note(classes: list[str], how: str) -> list[str]:
