@@ -66,7 +66,7 @@ def source(name: str) -> Path | None:
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """-> where a module is found. What a module holds is no module, and to ask for it as one would import that module, and all it imports"""
+    """-> where a module is found. What a module holds is no module; to ask for it as one would import that module"""
     around = name.rpartition(".")[0]
     if around and ((spec := _spec(around)) is None or spec.submodule_search_locations is None):
         return None
