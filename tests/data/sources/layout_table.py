@@ -287,14 +287,5 @@ ASKED = {
     ),
     "no pixels": ("{ant,bee}/{1..5}.png", {"image_size": 0}, "stream.image_size=0 must be at least 1", {"image_size": 8}, "ant bee", 8, 2),
     "an unknown order": ("{ant,bee}/{1..5}.png", {"sort": "numerical"}, "did you mean 'numeric'", {"sort": "numeric"}, "ant bee", 8, 2),
-    "an unknown level": (
-        "{ant,bee}/{1..5}.png",
-        {"class_level": 3},
-        "stream.class_level=3 must be 1 .* or 2",
-        {"class_level": 1},
-        "ant bee",
-        8,
-        2,
-    ),
     "no second level": ("{ant,bee}/{1..5}.png", {"class_level": 2}, "no folders in its folders", {"class_level": None}, "ant bee", 8, 2),
 }
