@@ -24,6 +24,7 @@ from data.images.intake import Account, Kind
 from data.images.layouts import roles
 from data.images.store import FileStore
 from data.source import Source, Split, divided
+from data.sources.parquet import check_numbers
 
 
 class HubStore(FileStore):
@@ -86,6 +87,10 @@ def load(config: HubConfig) -> Source:
     features = tables[train].features
     image = _column(features, config.image_column, "Image", "image")
     label = _column(features, config.label_column, "ClassLabel", "label")
+    names = getattr(features[label], "names", None)
+    local = Path(config.root).expanduser()
+    if names is not None and local.is_dir() and not _is_saved(local):
+        check_numbers(local, config.config, label, names)
     parts = [_part(train, tables[train], image, label)]
     for name in _test_splits(config, tables, train):
         part = _part(name, tables[name], image, label)
@@ -117,8 +122,8 @@ def load(config: HubConfig) -> Source:
         two_each(labels[0], names)
     made = list(divided(whole[0])) if len(parts) == 1 else whole
     slug = "".join(letter if letter.isalnum() else "_" for letter in Path(config.root).name.lower())[:40]
-    if len(parts) > 1:
-        notes.insert(0, f"splits: {train} to train, {parts[1].name} to test")
+    cut = f"the split '{train}' is cut by a seed into training and test images"
+    notes.insert(0, f"splits: {train} to train, {parts[1].name} to test" if len(parts) > 1 else cut)
     return Source(f"hub_{slug}", 2, *made, words_of(names), intake=_account(made, parts, tables, len(names), notes))
 
 
@@ -136,7 +141,7 @@ def _tables(config: HubConfig) -> dict[str, Any]:
         raise InputError(f"stream.root={config.root} is a file: name the folder that holds the files of the data set, unpacked")
     bars.quieten(datasets, utils)
     try:
-        if local.is_dir() and ((local / "dataset_dict.json").exists() or (local / "state.json").exists()):
+        if local.is_dir() and _is_saved(local):
             loaded = datasets.load_from_disk(str(local))
         else:
             options = {} if local.exists() or config.download else {"download_config": datasets.DownloadConfig(local_files_only=True)}
@@ -196,6 +201,11 @@ def _column(features, wanted: str | None, kind: str, what: str) -> str:
     return found[0]
 
 
+def _is_saved(local: Path) -> bool:
+    """-> was the folder written by save_to_disk?"""
+    return (local / "dataset_dict.json").exists() or (local / "state.json").exists()
+
+
 def _part(name: str, table, image: str, label: str) -> Part:
     """-> a split with the class of each row by name. Errors: InputError for columns that are missing, or hold no images or labels"""
     for column, option in ((image, "image"), (label, "label")):
@@ -211,6 +221,11 @@ def _part(name: str, table, image: str, label: str) -> Part:
     if strange is not None:
         raise InputError(
             f"the column '{label}' of the split '{name}' holds {strange!r}, which is no class: choose another with stream.label_column"
+        )
+    if known is not None and max((one for one in values if one is not None), default=0) >= len(known):
+        raise InputError(
+            f"the column '{label}' of the split '{name}' holds {max(filter(None, values))} and names {len(known)} classes: "
+            "name every class in its ClassLabel"
         )
     if known is not None:
         names = [None if one is None or one < 0 else known[one] for one in values]

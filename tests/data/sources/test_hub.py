@@ -61,6 +61,29 @@ def test_labels_go_by_name_where_the_orders_differ(tmp_path):
     assert source.class_names == ("ant", "bee", "cow")
 
 
+@pytest.mark.parametrize("names", [["cow", "ant", "bee"], [*NAMES, "doe"], NAMES[1:]])
+def test_parquet_files_that_number_the_classes_otherwise_are_refused_and_the_remedy_works(names, tmp_path):
+    """The package `datasets` reads all files by the names of the first."""
+    other = [name for name in NAMES if name in names]
+    pets = {"train": part(ROWS, ROWS, LABEL), "test": part(other, other, datasets.ClassLabel(names=names), 50)}
+    (tmp_path / "files").mkdir()
+    for split, table in pets.items():
+        table.to_parquet(str(tmp_path / "files" / f"{split}.parquet"))
+    with pytest.raises(InputError, match="test.parquet numbers the classes otherwise than the data set does"):
+        stream_of(str(tmp_path / "files"))
+    again = {split: datasets.Dataset.from_parquet(str(tmp_path / "files" / f"{split}.parquet")) for split in pets}
+    if len(other) == len(NAMES):
+        stream_of(saved(tmp_path, **again))
+
+
+def test_a_number_beyond_the_named_classes_is_a_sentence(tmp_path):
+    table = part(NAMES, NAMES, LABEL).with_format("arrow")[:]
+    table = table.set_column(1, "label", [[0, 1, 7]])
+    named = datasets.Features({"image": datasets.Image(), "label": LABEL})
+    with pytest.raises(InputError, match="holds 7 and names 3 classes"):
+        stream_of(saved(tmp_path, train=datasets.Dataset(table, info=datasets.DatasetInfo(features=named))))
+
+
 def test_a_test_split_without_labels_gives_way_to_validation(tmp_path):
     secret = part(NAMES, [-1] * 3, LABEL, 50)
     root = saved(tmp_path, train=part(ROWS, ROWS, LABEL), validation=part(NAMES, NAMES, LABEL, 80), test=secret)
