@@ -74,12 +74,13 @@ def resolve(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     given = {item.key_or_group: item.value() for item in parsed}
     load_plugins(given.get("plugins") or [])
     _register(given)
-    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    search = [f"hydra.searchpath=[file://{_own_folder(config_dir, given)}]"] if config_dir else []
     choices = [text for text, item in zip(overrides, parsed, strict=True) if item.key_or_group in ("method", "stream", "experiment")]
     if not config_dir:
         _check_choices(given)
     _check_keys(parsed, _compose(choices + search))
     config = _compose(overrides + search)
+    _check_own(config, given)
     one_of("resume", config.resume, ("auto", "never"))
     one_of("features", config.features, FEATURES)
     one_of("tracker", config.tracker, TRACKERS)
@@ -116,6 +117,8 @@ def _compose(overrides: list[str]) -> DictConfig:
             config = compose("run", overrides)
             OmegaConf.resolve(config)
             return config
+    except YAMLError as error:
+        raise InputError(f"a preset is no YAML: {' '.join(str(error).split())}") from None
     except (HydraException, OmegaConfBaseException, *MALFORMED) as error:
         cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
         key = getattr(cause, "full_key", None)
@@ -194,6 +197,25 @@ def _check_forms(parsed: list) -> None:
             raise InputError(f"'{item.input_line}' has no effect here: a run writes where results=DIR says, and reads --config-dir")
         if key == "plugins" and not isinstance(item.value(), list):
             raise InputError(f"'{item.input_line}' is no list: write plugins=[my_package.my_module]")
+
+
+def _own_folder(config_dir: str, given: dict[str, Any]) -> Path:
+    """-> the folder of the user's own YAML. Errors: InputError where there is none, or where ours would be read in place of a file"""
+    folder = Path(config_dir).expanduser().resolve()
+    if not folder.is_dir():
+        raise InputError(f"--config-dir={config_dir} is no folder: name the one that holds experiment/")
+    for file in (folder / "run.yaml", folder / "experiment" / f"{given.get('experiment')}.yaml"):
+        if file.is_file() and (file.stem == "run" or file.stem in preset_names()):
+            raise InputError(f"{file} would not be read, as a file of ours has that name: give it another below experiment/")
+    return folder
+
+
+def _check_own(config: DictConfig, given: dict[str, Any]) -> None:
+    """Errors: InputError for what a preset says in vain"""
+    if list(config.plugins) != (given.get("plugins") or []):
+        raise InputError(f"plugins in a preset come too late to be imported: give plugins=[{','.join(config.plugins)}] with the command")
+    if config.method.name not in METHODS or OmegaConf.get_type(config.method) is not method_config(config.method.name):
+        raise InputError(f"method.name={config.method.name} in a preset leaves the other options as they are: choose by override /method")
 
 
 def _check_choices(given: dict[str, Any]) -> None:

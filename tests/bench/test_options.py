@@ -169,3 +169,31 @@ def test_an_option_given_twice_is_refused(capsys):
     (point,) = points(read(["methods=[ncm]", "progress=true"]).blocks[0])
     keys = [argument.partition("=")[0] for argument in command(point, "dry_run=true", gpus=False)]
     assert keys.count("progress") == keys.count("dry_run") == 1
+
+
+PRESET = "# @package _global_\ndefaults:\n  - override /method: finetune\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("experiment/mine.yaml", PRESET + "method: {lr: 0.5}", None),
+        ("experiment/mine.yaml", PRESET + "plugins: [json]", r"give plugins=\[json\] with the command"),
+        ("experiment/mine.yaml", PRESET + "method: {name: joint}", "method.name=joint in a preset leaves"),
+        ("experiment/mine.yaml", "a: [1,", r"no YAML: .*mine.yaml"),
+        ("experiment/cifar100_icarl.yaml", PRESET, "would not be read"),
+        ("run.yaml", "seed: 9", "run.yaml would not be read"),
+        (None, "", "is no folder"),
+    ],
+)
+def test_a_preset_of_the_user_acts_or_is_refused(file, text, said, tmp_path):
+    folder = tmp_path / "mine"
+    if file:
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).write_text(text)
+    chosen = [f"experiment={file.partition('/')[2][:-5]}"] if file and "/" in file else []
+    if said is None:
+        assert resolve(chosen, str(folder)).method.lr == 0.5
+        return
+    with pytest.raises(InputError, match=said):
+        resolve(chosen, str(folder))
