@@ -45,6 +45,8 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "NVIDIA_TF32_OVERRIDE": (("",), "use precision="),
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": (OFF, "use precision="),
     "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": (OFF, "files of weights are read without the code in them"),
+    "TIMM_USE_NAFLEX": (OFF, "a timm: name is of the architecture that timm gives it by itself"),
+    "TIMM_USE_NAFLEXVIT": (OFF, "a timm: name is of the architecture that timm gives it by itself"),
     "ONEDNN_DEFAULT_FPMATH_MODE": (("", "strict"), "use precision="),
     "DNNL_DEFAULT_FPMATH_MODE": (("", "strict"), "use precision="),
 }
@@ -70,11 +72,25 @@ WATCHED = _words(
     "ATEN_CPU_CAPABILITY CUBLAS_WORKSPACE_CONFIG CUDA_LAUNCH_BLOCKING CUDNN_FRONTEND_ATTN_DP_WORKSPACE_LIMIT DNNL_MAX_CPU_ISA "
     "MKL_CBWR MKL_DISABLE_FAST_MM MKL_DYNAMIC MKL_ENABLE_INSTRUCTIONS MKL_NUM_THREADS NCCL_ALGO NCCL_PROTO OMP_NUM_THREADS "
     "ONEDNN_MAX_CPU_ISA PYTORCH_TUNABLEOP_ENABLED TORCHDYNAMO_DISABLE TORCHINDUCTOR_MAX_AUTOTUNE TORCH_BLAS_PREFER_CUBLASLT "
-    "TORCH_COMPILE_DISABLE TORCH_CUDNN_USE_HEURISTIC_MODE_B TRANSFORMERS_SDPA_FORCE_GQA USE_HUB_KERNELS"
+    "TORCH_COMPILE_DISABLE TORCH_CUDNN_USE_HEURISTIC_MODE_B TRANSFORMERS_SDPA_FORCE_GQA USE_HUB_KERNELS USE_MKL_GEMM LD_PRELOAD"
 )
 # So are all others of these libraries, whose releases bring new ones; but for places, and what opens doors.
 LIBRARIES = ("ATEN_", "CUBLAS", "CUDA_", "CUDNN_", "DNNL_", "GOMP_", "KMP_", "MKL_", "NCCL_", "NVIDIA_", "OMP_", "ONEDNN_", "OPENBLAS_")
 LIBRARIES += ("PYTORCH_", "TORCH_", "TORCHDYNAMO_", "TORCHINDUCTOR_", "TRANSFORMERS_")
+LIBRARIES += (
+    "BLIS_",
+    "CUTLASS_",
+    "DS_",
+    "FLASH_ATTENTION_",
+    "GOTO_",
+    "HIPBLAS",
+    "MIOPEN_",
+    "ROCBLAS_",
+    "TIMM_",
+    "TRITON_",
+    "VECLIB_",
+    "XLA_",
+)
 UNSAID = ("_HOME", "_PATH", "_DIR", "_CACHE", "_TOKEN", "_KEY", "_SECRET", "_PASSWORD", "_VERBOSITY", "_OFFLINE")
 
 # Keys of a DeepSpeed configuration that are free: layout, devices, memory, logs.

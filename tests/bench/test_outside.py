@@ -119,6 +119,11 @@ FOUND = {
     "NCCL_ALGO": ("Ring", "recorded"),
     "OPENBLAS_NUM_THREADS": ("3", "recorded"),
     "TRANSFORMERS_SDPA_FORCE_GQA": ("1", "recorded"),
+    "TIMM_USE_NAFLEXVIT": ("true", "refused"),
+    "TIMM_FUSED_ATTN": ("0", "recorded"),
+    "TRITON_INTERPRET": ("1", "recorded"),
+    "LD_PRELOAD": ("libblis.so", "recorded"),
+    "TRITON_CACHE_DIR": ("/x", "inert"),
     "CILBENCH_CACHE": ("/x", "inert"),
     "CILBENCH_CIFAR100": ("/x", "inert"),  # which the tests of data ask for, beside runs of their own
     "CILBENCH_MODELS": ("/x", "inert"),
