@@ -15,13 +15,14 @@ from data.images.augment import ResizedCrop
 from data.stream import Batch, Task
 from methods import config
 from methods.base import Method, Prediction, Stored
+from methods.gmm.agree import check_agreement
 from methods.gmm.likelihood import likelihoods
 from methods.gmm.match import exact, make_text_encoder
 from methods.gmm.models import load_vlm
 from methods.gmm.names import check_names, nearest
 from methods.gmm.prompt import read_answer
 from methods.gmm.vlm import VLM
-from methods.learning.sharding import is_sharded, place
+from methods.learning.sharding import is_sharded, place, planned
 from methods.learning.states import load_trained, trained_state
 from methods.learning.training import current, embed, fit
 from methods.memory.exemplars import ExemplarMemory
@@ -49,6 +50,8 @@ class GMM(Method):
         self.crop = None if config.crop is None else ResizedCrop(self.encoder.fed.size, config.crop, flip=False)
         self.views = self.crop is not None
         place(accelerator, self.vlm, config)
+        if config.vlm == "composed" and planned() is None:
+            check_agreement(self.vlm, self.encoder.shape[0], config.scoring == "likelihood", f"method.decoder={config.decoder}")
         self.text_encoder = make_text_encoder(config.text_encoder, self.vlm) if config.scoring == "nearest" else None
         self.memory = ExemplarMemory(config.memory, config.selection)
         self.names: list[str] = []  # of all classes seen, in order of arrival

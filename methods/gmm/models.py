@@ -39,6 +39,7 @@ VLMS: dict[str, str | Callable[[GMM], tuple[FrozenEncoder, VLM]]] = {
 }
 # Factors between hidden state and logits that some architectures have beside the head, which `VLM` would leave out.
 BESIDE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+ATTENTION = {"DynamicLayer", "DynamicSlidingWindowLayer"}  # what transformers keeps of the past for layers of plain attention
 
 
 def load_vlm(options: GMM) -> tuple[FrozenEncoder, VLM]:
@@ -162,6 +163,8 @@ def check_decoder(decoder: nn.Module, said: str) -> None:
     """Errors: InputError for a language model that `VLM` could not drive as transformers would"""
     import inspect
 
+    from transformers import DynamicCache
+
     config, taken = decoder.config, inspect.signature(decoder.base_model.forward).parameters
     beside = [name for name in BESIDE_HEAD if getattr(config, name, None) not in (None, 1, 1.0)]
     lacking = [name for name in ("inputs_embeds", "past_key_values", "position_ids") if name not in taken]
@@ -170,6 +173,8 @@ def check_decoder(decoder: nn.Module, said: str) -> None:
     if beside or lacking:
         why = f"has {beside[0]} beside its head" if beside else f"takes no {lacking[0]}"
         raise InputError(f"{said} is of an architecture that cannot be used here ({why}): name another model")
+    if {type(layer).__name__ for layer in DynamicCache(config=config).layers} - ATTENTION:
+        raise InputError(f"{said} keeps more of the past than keys and values, which is not done here: name a decoder of attention alone")
 
 
 def _with_qformer(options: GMM, features: int, decoder: nn.Module) -> nn.Module:

@@ -156,11 +156,16 @@ class VLM(nn.Module):
 def linear_projector(features: int, embeddings: nn.Embedding) -> nn.Linear:
     """-> the projection of an image's features into a decoder with these word embeddings, as it starts"""
     projector = nn.Linear(features, embeddings.embedding_dim)
-    # An image of unit features starts out as long as a word: its outputs have the spread of the word embeddings.
-    spread = of_whole(embeddings.weight, lambda weight: weight.float().std().item())
+    # An image of unit features starts out as long as a word: its outputs have the spread of the word embeddings, which some scale.
+    spread = of_whole(embeddings.weight, lambda weight: weight.float().std().item()) * _scale(embeddings)
     nn.init.normal_(projector.weight, std=spread / math.sqrt(features))
     nn.init.zeros_(projector.bias)
     return projector
+
+
+def _scale(embeddings: nn.Embedding) -> float:
+    """-> what an architecture multiplies its words by as they are looked up: Gemma's"""
+    return getattr(embeddings, "scalar_embed_scale", getattr(embeddings, "embed_scale", 1.0))
 
 
 class Decoder(nn.Module):
