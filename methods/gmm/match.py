@@ -184,8 +184,8 @@ def exact(words: list[str], names: list[str]) -> Tensor:
     for at, name in enumerate(names):
         places.setdefault(normalised(spoken(name)), []).append(at)
     scores = torch.full((len(words), len(names)), -torch.inf)
-    for row, word in enumerate(words):
-        scores[row, places.get(normalised(word), [])] = 0.0
+    found = [(row, at) for row, word in enumerate(words) for at in places.get(normalised(word), [])]
+    scores[tuple(torch.tensor(found, dtype=torch.int64).view(-1, 2).T)] = 0.0
     return scores
 
 

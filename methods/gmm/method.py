@@ -66,11 +66,12 @@ class GMM(Method):
     def learn(self, task: Task) -> None:
         self.names += [name for name in task.class_names if name not in self.names]
         self.answers |= {name: self.vlm.prompt.answer_tokens(name) for name in self.names if name not in self.answers}
-        answers = [self.answers[name] for name in self.names]
+        tokens, mask = self.vlm.prompt.batch([self.answers[name] for name in self.names])  # [C, A]
 
         def loss(vlm: VLM, batch: Batch) -> Tensor:
-            tokens, mask = self.vlm.prompt.batch([answers[label] for label in batch.labels.tolist()])
-            return vlm(batch.inputs, tokens.to(batch.inputs.device), mask.to(batch.inputs.device)).mean()
+            labels, device = batch.labels.cpu(), batch.inputs.device
+            longest = int(mask[labels].sum(1).max())
+            return vlm(batch.inputs, tokens[labels, :longest].to(device), mask[labels, :longest].to(device)).mean()
 
         rows = task.train
         for _ in range(self.config.replay):

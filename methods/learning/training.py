@@ -101,6 +101,13 @@ def compiled(model: nn.Module, backend: str | None) -> nn.Module:
     return torch.compile(model, backend=backend)
 
 
+def reseed(device: torch.device, seed: int) -> None:
+    """Let what follows draw the same, on the CPU and the device: torch.manual_seed without a look for other devices, each time"""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
 def _optimise(
     accelerator: Accelerator,
     model: nn.Module,
@@ -135,7 +142,7 @@ def _optimise(
     count, since = 0, time.perf_counter()  # rows of all ranks since the last report
     for batch, micro in zip(loader, batches.micro(), strict=True):
         if micro.first:
-            torch.manual_seed(derive_seed(*where, micro.step, rank))
+            reseed(accelerator.device, derive_seed(*where, micro.step, rank))
             rate = learning_rate(options, micro.step, steps, steps_an_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group.get("share", 1.0)

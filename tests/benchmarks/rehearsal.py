@@ -5,13 +5,18 @@
     python -m tests.benchmarks.rehearsal gmm 0.01   a hundredth of the rows a class
     python -m tests.benchmarks.rehearsal files      30,000 JPEG files of 200 classes, as ImageNet-R has, through live and cached features
 
-Seconds are of the processor, and told apart: of the method itself (its passes, steps and answers) and of the harness around it.
+Each task is learnt and scored twice, by the harness with all it does around it (memory, checkpoint, checks, predictions on disk) and by
+plain loops of PyTorch (`tests.benchmarks.bare`), which take turns batch by batch in one process. Both come to the same weights and
+answers. Seconds are of the processor, so that other work on the machine matters little.
 """
 
+import copy
+import math
 import resource
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +30,16 @@ from bench.config import resolve
 from data.images.content import SIZE
 from data.source import Source, Split
 from data.stream import TaskStream
+from methods import ncm
 from methods.gmm.models import VLMS
 from methods.gmm.prompt import Prompt
 from methods.gmm.tiny import tiny_folder
 from methods.gmm.vlm import VLM
+from methods.learning import training
+from methods.learning.batches import GlobalBatches
 from methods.networks.backbones import FrozenEncoder
 from methods.networks.fed import Fed
+from tests.benchmarks import bare
 
 ROWS, SCORED, CLASSES, TASKS = 1_281_167, 50_000, 1000, 10
 WIDTH = 32
@@ -99,100 +108,103 @@ def source(share: float) -> Source:
     return Source("drawn", 1, *splits, NAMES)
 
 
-class Clock:
-    """Processor seconds within some functions, nested calls counted once."""
-
-    def __init__(self):
-        self.spent, self.depth = 0.0, 0
-
-    def __call__(self, function: Any) -> Any:
-        def timed(*given: Any, **more: Any) -> Any:
-            if self.depth:
-                return function(*given, **more)
-            self.depth, start = 1, time.process_time()
-            try:
-                return function(*given, **more)
-            finally:
-                self.spent += time.process_time() - start
-                self.depth = 0
-
-        return timed
-
-
 def resident() -> float:
     """-> MiB in use now"""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
+class Turn:
+    """A plain loop that goes on by a batch when its turn comes, and the processor seconds it has taken."""
+
+    def __init__(self):
+        self.loop: Iterator[Any] = iter(())
+        self.found: Any = None
+        self.spent = 0.0
+
+    def take(self) -> None:
+        start = time.process_time()
+        self.found = next(self.loop)
+        self.spent += time.process_time() - start
+
+
+def loops(name: str, config: Any, method: Any, stream: TaskStream, number: int) -> dict[str, Iterator[Any]]:
+    """-> what the harness is going to do in a task that is to be learnt, as plain loops"""
+    task, seen, options, encode = stream[number], stream.seen(number), config.method, method.encoder.module
+    if name == "ncm":
+        return {
+            "learn": bare.ncm_learn(encode, task.train, task.classes.start, len(task.classes), options.batch_size),
+            "score": bare.ncm_score(lambda: method.sums / method.counts[:, None], encode, seen, config.eval_batch_size),
+        }
+    names, rows, twin = list(stream.class_names[: task.classes.stop]), task.train, copy.deepcopy(method.vlm)
+    for _ in range(options.replay):
+        rows = rows + method.memory.rows(task.train)
+    count = math.ceil(len(rows) / options.batch_size)
+    steps = list(GlobalBatches(len(rows), options.batch_size, 1, (config.seed, number, 0), 0, count, 0, 1))
+    return {
+        "learn": bare.gmm_learn(twin, encode, rows, names, options, steps),
+        "score": bare.gmm_score(twin, encode, seen, names, options, config.eval_batch_size),
+    }
+
+
+def outcome(name: str, title: str, method: Any, record: dict[str, Any], task: Any) -> Any:
+    """-> what the harness came to, which a plain loop comes to as well"""
+    if title == "score":
+        return sum(record["counts"]["correct"])
+    return method.vlm.projector.weight.detach() if name == "gmm" else (method.sums / method.counts[:, None])[task.classes.start :]
+
+
 def rehearse(name: str, share: float, *more: str) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """-> the record, and for each task: rows, seconds, those of the method itself, MiB after it"""
-    clock, lines = Clock(), []
-    VLMS["very_small"] = very_small
+    """-> the record, and for each task: rows, processor seconds of the harness and of plain loops, which take turns, MiB after it"""
+    lines: list[dict[str, float]] = []
+    VLMS["very_small"], ncm.encoder_of = very_small, encoder
     options = {"ncm": ["method.batch_size=4096"], "gmm": SMALL}[name]
+    before = {title: getattr(engine, title) for title in ("opened", "learn_task", "score_task")}
+    read, turn, plain = training.reader, Turn(), {}
+
+    def taking_turns(*given: Any) -> Iterator[Any]:
+        for number, batch in enumerate(read(*given)):
+            if number % 2:  # neither is always the one that follows the other
+                yield batch
+                turn.take()
+            else:
+                turn.take()
+                yield batch
+
+    def phase(title: str) -> Any:
+        def run(attempt: Any, number: int) -> None:
+            method, stream = attempt.method, attempt.stream
+            if title == "learn":
+                lines.append({"task": number + 1, "trained": len(stream[number].train), "scored": len(stream.seen(number))})
+                plain.update(loops(name, attempt.config, method, stream, number))
+            line = lines[-1]
+            turn.loop, turn.spent = plain.pop(title), 0.0
+            start = time.process_time()
+            before[f"{title}_task"](attempt, number)
+            line[f"{title}_harness"] = time.process_time() - start - turn.spent
+            line[f"{title}_plain"], line["MiB"] = turn.spent, resident()
+            scored = attempt.scores.read(number) if title == "score" else {}
+            torch.testing.assert_close(turn.found, outcome(name, title, method, scored, stream[number]), rtol=1e-5, atol=1e-6)
+
+        return run
+
     with tempfile.TemporaryDirectory() as folder:
         given = ["stream=digits", "stream.increment=100", "features=live", "eval_batch_size=2048", "progress=false", f"results={folder}"]
         config = resolve([f"method={name}", *given, *options, *more])
-        drawn = Drawn.__getitem__
-        before = {title: getattr(engine, title) for title in ("opened", "learn", "evaluate", "make_method")}
-        made = before["make_method"]
-
-        def make(*given: Any) -> Any:
-            """What the method itself does is timed: of ncm all of `predict` and the sums, of gmm its passes, steps and answers."""
-            import methods.learning.training as training
-            import methods.ncm as ncm
-
-            ncm.encoder_of = encoder
-            method = made(*given)
-            method.predict = clock(method.predict)
-            Drawn.__getitem__ = clock(drawn)  # in a disk's place
-            if name == "gmm":
-                method.vlm.losses = clock(method.vlm.losses)
-                method.vlm.prompt.batch = clock(method.vlm.prompt.batch)
-                method.accelerator.backward = clock(method.accelerator.backward)
-                prepare = training.prepare
-
-                def prepared(*parts: Any) -> Any:
-                    model, optimizer = prepare(*parts)
-                    optimizer.step = clock(optimizer.step)
-                    return model, optimizer
-
-                training.prepare = prepared
-            object.__setattr__(method.encoder.module, "maps", clock(method.encoder.module.maps))
-            return method
-
-        def phase(title: str) -> Any:
-            inner = before[title]
-
-            def run(*given: Any, **kept: Any) -> Any:
-                start, own = time.process_time(), clock.spent
-                found = inner(*given, **kept)
-                if title == "learn":
-                    lines.append({"task": len(lines) + 1})
-                spent = {f"{title}_s": time.process_time() - start, f"{title}_own_s": clock.spent - own}
-                lines[-1].update(spent | {"MiB": resident()})
-                return found
-
-            return run
-
-        engine.opened, engine.make_method = (lambda options: TaskStream(source(share), options)), make
-        engine.learn, engine.evaluate = phase("learn"), phase("evaluate")
-        start = time.process_time()
+        engine.opened = lambda options: TaskStream(source(share), options)
+        engine.learn_task, engine.score_task, training.reader = phase("learn"), phase("score"), taking_turns
         try:
             record, _ = engine.run(config, Accelerator(cpu=True))
         finally:
             for title, function in before.items():
                 setattr(engine, title, function)
-            Drawn.__getitem__ = drawn
-        record["seconds"] = time.process_time() - start
-    for task, line in enumerate(lines):
-        line["trained"], line["scored"] = source_rows(share, task), sum(record["counts"]["total"][: task + 1])
+            training.reader = read
     return record, lines
 
 
-def source_rows(share: float, task: int) -> int:
-    """-> training rows of a task"""
-    labels = source(share).train.labels
-    return int(((labels >= 100 * task) & (labels < 100 * task + 100)).sum())
+def overhead(lines: list[dict[str, float]], title: str, per: str) -> tuple[float, float]:
+    """-> seconds a row of the harness beyond plain loops, and as a share of theirs, without the first task, which imports and warms up"""
+    ours, plain = (sum(line[f"{title}_{who}"] for line in lines[1:]) for who in ("harness", "plain"))
+    return (ours - plain) / sum(line[per] for line in lines[1:]), ours / plain - 1
 
 
 def files(count: int = 30_000, classes: int = 200) -> None:
@@ -228,16 +240,17 @@ def main() -> None:
     if sys.argv[1] == "files":
         return files(*map(int, sys.argv[2:]))
     name, share = sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
+    torch.set_num_threads(1)  # threads that wait for each other count as busy
     record, lines = rehearse(name, share, *sys.argv[3:])
     print(f"{name}: {sum(line['trained'] for line in lines):,} training rows, last accuracy {record['metrics']['last_accuracy']:.1%}")
-    heads = ("task", "trained", "learn_s", "learn_own_s", "scored", "evaluate_s", "evaluate_own_s", "MiB")
+    heads = ("task", "trained", "learn_harness", "learn_plain", "scored", "score_harness", "score_plain", "MiB")
     print("  ".join(f"{head:>14}" for head in heads))
     for line in lines:
         print("  ".join(f"{line[head]:>14,.1f}" if isinstance(line[head], float) else f"{line[head]:>14,}" for head in heads))
-    total, own = (sum(line[f"learn_{part}"] + line[f"evaluate_{part}"] for line in lines) for part in ("s", "own_s"))
-    each = 1e6 * (total - own) / sum(line["trained"] + line["scored"] for line in lines)
-    print(f"harness: {total - own:.1f} s of {total:.1f}, {(total - own) / own:.1%} of the method's own, {each:.1f} us a row")
-    print(f"{record['seconds']:.0f} s in all, at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
+    for title, per in (("learn", "trained"), ("score", "scored")):
+        each, ratio = overhead(lines, title, per)
+        print(f"{title}: the harness takes {1e6 * each:.2f} us a row more than plain loops, {ratio:.2%} of theirs")
+    print(f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
 
 
 if __name__ == "__main__":
