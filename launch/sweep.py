@@ -77,9 +77,9 @@ def show_plans(runs: list[Run], console: Console) -> int:
     """Print the plan of one run of each configuration. -> 0, or 2 where one lacks something"""
     codes, seen = [], set()
     for run in runs:
-        if (mine := run.name.partition("-s")[0]) in seen:
+        if run.group in seen:
             continue
-        seen.add(mine)
+        seen.add(run.group)
         console.print(Text(f"\n{run.point.label}"))
         codes.append(subprocess.run(command(run.point, "dry_run=true"), env=environment(), check=False).returncode)
     return 2 if any(codes) else 0

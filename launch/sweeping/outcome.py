@@ -20,7 +20,7 @@ def show_outcome(runs: Sequence[Run], console: Console) -> None:
         table.add_column(name, justify="left" if name == "run" else "right")
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.folder, run.stream, run.name.partition("-s")[0]), []).append(run)
+        groups.setdefault(run.group, []).append(run)
     for group in groups.values():
         found = [record for run in group if (record := record_of(run))]
         cells = [spread([record["metrics"][name] for record in found]) for name in METRICS.values()]

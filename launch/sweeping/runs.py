@@ -1,5 +1,6 @@
 """The runs of a sweep: what of them has a record, what the others will take, and how one is started."""
 
+import hashlib
 import os
 import statistics
 import sys
@@ -21,6 +22,7 @@ from data.errors import InputError
 from launch.sweeping.grid import Asked, Point, points
 
 DRIVER = Path(__file__).resolve().parents[2] / "bench" / "run.py"
+CHOOSING = ("root", "test_list", "shot_list", "classes")  # of data.config.UNHASHED
 LAUNCHER = [sys.executable, "-m", "launch.start"]  # accelerate launch, with the exit code of what it launched
 TWO = Path(__file__).resolve().parents[1] / "cpu2.yaml"
 
@@ -32,9 +34,24 @@ class Run:
     stream: str
     folder: Path  # holds the records of all methods, over all streams
     name: str  # of the record's file, but for its models
-    done: bool
+    data: str  # digest of the options that name the data and are not in `name`; empty where they are as they come
+    found: Identity | None  # of the record that it has already
     seconds: float | None  # as long as earlier runs took; None if there were none
     memory: int | None  # bytes at the peak of earlier ones
+
+    @property
+    def done(self) -> bool:
+        return self.found is not None
+
+    @property
+    def key(self) -> str:
+        """-> what tells it from the other runs of its folder"""
+        return "-".join(filter(None, (self.method, self.stream, self.name.removesuffix(".json"), self.data)))
+
+    @property
+    def group(self) -> tuple:
+        """-> what it shares with the runs that differ in the seed alone"""
+        return self.folder, self.stream, self.name.partition("-s")[0], self.data
 
     @property
     def seed(self) -> int:
@@ -46,7 +63,7 @@ class Run:
 
     @property
     def log(self) -> Path:
-        return self.folder / "sweep" / f"{self.method}-{self.stream}-{self.name.removesuffix('.json')}.log"
+        return self.folder / "sweep" / f"{self.key}.log"
 
 
 def full_identity(config: DictConfig) -> Identity:
@@ -87,12 +104,20 @@ def plan(asked: Asked) -> list[Run]:
         same = [one for one in known[folder] if one["config"]["method"].get("name") == config.method.name and _alike(one, plain)]
         earlier = exact or like or same
         near = [one for one in exact if one["seed"] == config.seed and one["complete"]]
-        done = bool(near) and full_identity(config) in map(of_record, near)  # the data, which take a while, only where it depends on them
+        this = full_identity(config) if near else None  # opens the data, which takes a while: only where it depends on them
+        found = this if this in map(of_record, near) else None
         seconds = statistics.median([one["time"]["total_s"] for one in earlier]) if earlier else None
         memory = max((one["peak_memory_bytes"] for one in exact or like), default=None)
-        run = Run(point, config.method.name, config.stream.source, folder, f"{mine}-{code[:8]}-s{config.seed}.json", done, seconds, memory)
-        runs.setdefault((folder, f"{config.stream.source} {run.name}"), run)
+        name = f"{mine}-{code[:8]}-s{config.seed}.json"
+        run = Run(point, config.method.name, config.stream.source, folder, name, chosen(plain["stream"]), found, seconds, memory)
+        runs.setdefault((folder, run.key), run)
     return list(runs.values())
+
+
+def chosen(stream: dict[str, Any]) -> str:
+    """-> 8 digits over the options that choose the data by what lies there, and so are not in the options' hash"""
+    said = {name: stream[name] for name in CHOOSING if stream.get(name) is not None}
+    return hashlib.sha256(repr(sorted(said.items())).encode()).hexdigest()[:8] if said else ""
 
 
 def _alike(record: dict[str, Any], config: dict[str, Any]) -> bool:
@@ -108,7 +133,11 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def record_of(run: Run) -> dict[str, Any] | None:
     """-> its record, the newest where it started from several versions of a published model, None where it has none"""
-    found = filter(None, map(_read, run.folder.glob(f"*/*/{run.name.replace('-s', '*-s')}")))
+    every = filter(None, map(_read, run.folder.glob(f"*/*/{run.name.replace('-s', '*-s')}")))
+    if run.found is not None:
+        found = [one for one in every if of_record(one) == run.found]
+    else:
+        found = [one for one in every if chosen(one["config"]["stream"]) == run.data]
     return max(found, key=lambda record: record["finished"], default=None)
 
 

@@ -72,8 +72,8 @@ def submit(runs: list[Run], common: dict[str, str], console: Console) -> list[An
     folder = runs[0].folder / "sweep"
     submitted, jobs = _known(folder), []
     for run in runs:
-        if _state(folder, submitted.get(run.name), cluster) in OPEN:
-            console.print(Text(f"job {submitted[run.name]}: {run.title} is in the queue already"))
+        if _state(folder, submitted.get(run.key), cluster) in OPEN:
+            console.print(Text(f"job {submitted[run.key]}: {run.title} is in the queue already"))
             continue
         processes = run.point.processes
         executor = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
@@ -85,7 +85,7 @@ def submit(runs: list[Run], common: dict[str, str], console: Console) -> list[An
         start = command(run.point, machines=machines, gpus=True if cluster == "slurm" else None)
         job = executor.submit(Job(start, int(common.get("retries", 2))))
         jobs.append(job)
-        submitted[run.name] = job.job_id
+        submitted[run.key] = job.job_id
         console.print(Text(f"job {job.job_id}: {run.title}"))
     with atomic(folder / ".jobs.json") as work:
         work.write_text(json.dumps(submitted, indent=1))

@@ -79,6 +79,18 @@ def test_the_grid_is_planned_with_estimates_and_without_what_is_done(tmp_path):
     assert runs.record_of(found[1])["seed"] == 1 and runs.record_of(found[0]) is None
 
 
+def test_a_grid_over_folders_is_one_run_each_with_its_own_record_and_log(tmp_path):
+    """What lies at a place is in no options' hash: two places are two runs all the same."""
+    first, second = planned("methods=[ncm]", "streams=[folder]", "stream.root=a,b", f"results={tmp_path}")
+    assert first.name == second.name and first.log != second.log and first.group != second.group
+    for number, run in enumerate((second, first)):
+        config = resolve(run.point.overrides)
+        made = {"config": OmegaConf.to_container(config), "config_hash": first.group[2].partition("-")[0], "code": made_by(config)}
+        record = make_record("ncm", 0, f"folder_{number}", finished=f"2026-01-0{1 + number}", **made)
+        records.write(record, tmp_path / f"folder_{number}" / "ncm" / run.name)
+    assert [runs.record_of(run)["config"]["stream"]["root"] for run in (first, second)] == ["a", "b"]
+
+
 def test_a_grid_over_options_is_hydras():
     """Oracle: the combinations, written out. A list in brackets is one value, as Hydra has it; range and choice are its sweeps."""
     given = ["methods=[finetune]", "method.lr=0.1,0.01", "method.milestones=[1,2]", "seeds=range(2)"]
