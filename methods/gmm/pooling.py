@@ -76,9 +76,9 @@ def _prompt(folder: Path, name: str, pooled: bool) -> dict[str, str]:
     file = folder / "config_sentence_transformers.json"
     said = read_json(file) if file.is_file() else {}
     prompts = {key: text for key, text in (said.get("prompts") or {}).items() if text}
-    chosen = prompts.get(said.get("default_prompt_name"), "")
+    chosen, compared = prompts.get(said.get("default_prompt_name"), ""), said.get("similarity_fn_name") or "cosine"
     if chosen and not pooled:
         raise InputError(f"method.text_encoder={name} pools without its prompt, which is not done here: name another, or minilm")
-    if chosen or not prompts:
-        return {"prompt": chosen}
-    return {"differs": f"no prompt before a text, of {', '.join(sorted(prompts))}"}
+    differs = [f"no prompt before a text, of {', '.join(sorted(prompts))}"] if prompts and not chosen else []
+    differs += [f"compared by cosine, not by {compared}"] if compared != "cosine" else []
+    return {"prompt": chosen, "differs": "; ".join(differs)}

@@ -38,6 +38,7 @@ def clip_model(name: str, size: int | None = None) -> tuple[nn.Module, dict[str,
         else:
             data, tag, file = _tagged(architecture, weights), f"{architecture}/{weights}", _downloaded(architecture, weights)
     published = own["vision_cfg"].get("image_size", 224)
+    published = published[0] if isinstance(published, (list, tuple)) and len(set(published)) == 1 else published
     if not isinstance(published, int):
         raise InputError(f"open_clip:{name} takes images that are no squares, which are not made here: name another network")
     given = {} if size is None else {"force_image_size": size}

@@ -41,7 +41,8 @@ class Network(nn.Module):
 
     def maps(self, x: Tensor) -> Tensor:
         """[B, 3, H, W] -> the output of the last block: [B, K, H, W], [B, L, D], or [B, D] where the network tells no more"""
-        return getattr(self.module, "forward_features", self.module)(x)
+        found = getattr(self.module, "forward_features", self.module)(x)
+        return found[0] if isinstance(found, tuple) else found  # CoCa's tower tells its positions, too
 
     def pool(self, maps: Tensor) -> Tensor:
         """-> [B, D]"""

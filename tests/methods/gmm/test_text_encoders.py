@@ -68,6 +68,7 @@ DONE = {
         {"write": lambda text: f"Ask: {text}"},
         {"prompt": "Ask: "},
     ),
+    "another similarity": ({"more": {"similarity_fn_name": "dot"}}, {}, {"differs": "compared by cosine, not by dot"}),
     "prompts for some texts": ({"more": {"prompts": PROMPTS}}, {}, {"differs": "no prompt before a text, of query"}),
 }
 

@@ -87,6 +87,22 @@ def test_open_clip(saved):
     assert list(encoder.weights) == ["open_clip_model.safetensors", "clip/settings"]
 
 
+SHAPES = {"CoCa's": {"attentional_pool": True, "output_tokens": True}, "a list": {"image_size": [32, 32]}, "mean": {"pool_type": "avg"}}
+
+
+@pytest.mark.parametrize("what", SHAPES)
+def test_towers_of_open_clip(what, tmp_path):
+    own = {**TINY, "vision_cfg": {**TINY["vision_cfg"], **SHAPES[what]}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": own, **CLIP}))
+    clip = open_clip.create_model(f"local-dir:{tmp_path}", load_weights=False).eval()
+    save_file(clip.state_dict(), tmp_path / "open_clip_model.safetensors")
+    encoder = frozen_encoder(f"open_clip:{tmp_path}")
+    with torch.no_grad():
+        theirs = clip.encode_image(encoder.preprocess(IMAGES))
+    theirs = theirs[0] if isinstance(theirs, tuple) else theirs
+    torch.testing.assert_close(encoder(IMAGES)[:, 0], theirs, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
