@@ -137,7 +137,7 @@ def _validate(arguments: list[str]) -> int:
             try:
                 found = record.read(path)
                 schemas[found["schema"]] += 1
-                reason = None if found["limited"] else refusal(found)
+                reason = (None if found["limited"] else refusal(found)) or _predictions(path, found)
             except InputError as error:
                 reason = str(error).removeprefix(f"{path} ")
                 schemas[None] += 1
@@ -149,6 +149,18 @@ def _validate(arguments: list[str]) -> int:
         if schemas[schema]:
             print(f"{schemas[schema]} of schema {schema}: {what}")
     return int(bad > 0)
+
+
+def _predictions(path: Path, found: dict) -> str | None:
+    """-> what is wrong with the predictions beside a sound record; None if they are what it counts, or not there"""
+    from bench.board.details import final
+
+    try:
+        if path.with_name(f"{path.stem}-predictions.parquet").exists():
+            final(path, found)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _cache(arguments: list[str]) -> int:
