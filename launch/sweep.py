@@ -6,7 +6,7 @@
   jobs=N | gpus=N                on this machine: so many runs at once, or as many as N GPUs hold
   slurm=PARTITION                as jobs of a cluster (gpus_per_node=8 hours=24); cluster=local tries that on this machine
   retries=2                      times that a run which was preempted is started again
-  plan=true                      what each run would do and need (its dry_run), in place of running
+  plan=true                      what each run would do and need (its dry_run, earlier records), in place of running
 
 A file holds the same, one `key: value` a line, and `runs:`, a list of such blocks, where they are not started alike. What has a
 complete record is skipped, so that running the sweep again continues it; the crash of one run does not stop the others; Ctrl-C
@@ -44,9 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         asked = read(arguments)
         runs = plan(asked)
-        show(runs, console)
         if asked.common.get("plan") == "true":
             return show_plans(runs, console)
+        show(runs, console)
         waiting = [run for run in runs if not run.done]
         failed = start(waiting, asked, console) if waiting else 0
     except InputError as error:
@@ -74,15 +74,26 @@ def start(runs: list[Run], asked: Asked, console: Console) -> int | None:
 
 
 def show_plans(runs: list[Run], console: Console) -> int:
-    """Print the plan of one run of each configuration. -> 0, or 2 where one lacks something"""
-    codes, seen = [], set()
+    """Print the plan of one run of each configuration, and what all take. -> 0, or 2 where one lacks something"""
+    codes, devices = [], {}
     for run in runs:
-        if run.group in seen:
+        if run.group in devices:
             continue
-        seen.add(run.group)
         console.print(Text(f"\n{run.point.label}"))
-        codes.append(subprocess.run(command(run.point, "dry_run=true"), env=environment(), check=False).returncode)
+        told = subprocess.run(command(run.point, "dry_run=true"), env=environment(), check=False, stdout=subprocess.PIPE, text=True)
+        sys.stdout.write(told.stdout)
+        devices[run.group] = device_line(told.stdout, told.returncode)
+        codes.append(told.returncode)
+    show(runs, console, devices)
     return 2 if any(codes) else 0
+
+
+def device_line(plan: str, code: int) -> str:
+    """the output of a dry run and its exit code -> what it says of a device's memory, or why it says nothing"""
+    for line in plan.splitlines():
+        if line.startswith("device "):
+            return line.removeprefix("device").split(":")[0].strip()
+    return "–: something is missing, see its plan" if code else "–: only generative models are counted"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import statistics
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from launch.sweeping.grid import Asked, Point, points
 
 DRIVER = Path(__file__).resolve().parents[2] / "bench" / "run.py"
 CHOOSING = ("root", "test_list", "shot_list", "classes")  # of data.config.UNHASHED
+PRESETS = DRIVER.parent / "presets" / "experiment"
 LAUNCHER = [sys.executable, "-m", "launch.start"]  # accelerate launch, with the exit code of what it launched
 TWO = Path(__file__).resolve().parents[1] / "cpu2.yaml"
 
@@ -38,6 +40,7 @@ class Run:
     found: Identity | None  # of the record that it has already
     seconds: float | None  # as long as earlier runs took; None if there were none
     memory: int | None  # bytes at the peak of earlier ones
+    told: str = ""  # which earlier ones, or why there is no estimate
 
     @property
     def done(self) -> bool:
@@ -103,13 +106,14 @@ def plan(asked: Asked) -> list[Run]:
         like = [one for one in known[folder] if all(one["config"].get(part) == plain[part] for part in ("method", "stream"))]
         same = [one for one in known[folder] if one["config"]["method"].get("name") == config.method.name and _alike(one, plain)]
         earlier = exact or like or same
+        told = _told(earlier, "" if exact else ", of other code" if like else ", with other options") if earlier else _unknown(point)
         near = [one for one in exact if one["seed"] == config.seed and one["complete"]]
         this = full_identity(config) if near else None  # opens the data, which takes a while: only where it depends on them
         found = this if this in map(of_record, near) else None
         seconds = statistics.median([one["time"]["total_s"] for one in earlier]) if earlier else None
         memory = max((one["peak_memory_bytes"] for one in exact or like), default=None)
         name = f"{mine}-{code[:8]}-s{config.seed}.json"
-        run = Run(point, config.method.name, config.stream.source, folder, name, chosen(plain["stream"]), found, seconds, memory)
+        run = Run(point, config.method.name, config.stream.source, folder, name, chosen(plain["stream"]), found, seconds, memory, told)
         runs.setdefault((folder, run.key), run)
     return list(runs.values())
 
@@ -122,6 +126,24 @@ def chosen(stream: dict[str, Any]) -> str:
 
 def _alike(record: dict[str, Any], config: dict[str, Any]) -> bool:
     return record["config"]["stream"] == config["stream"]
+
+
+def _told(earlier: list[dict[str, Any]], how: str) -> str:
+    places = sorted({f"{one['environment']['world_size']} × {one['environment'].get('device')}" for one in earlier})
+    return f"{len(earlier)} record{'s' if len(earlier) > 1 else ''} on {' and '.join(places)}{how}"
+
+
+def _unknown(point: Point) -> str:
+    """-> why there is no estimate, with that which a preset's file holds"""
+    names = [one.partition("=")[2] for one in point.overrides if one.startswith("experiment=")]
+    text = " ".join(
+        line.lstrip("# ")
+        for name in names
+        if (file := PRESETS / f"{name}.yaml").exists()
+        for line in file.read_text(encoding="utf-8").splitlines()
+    )
+    found = re.search(r"Estimated GPU-hours, (.*?)\. Formula", text)
+    return "no earlier record" + (f"; as published, the preset says GPU-hours {found[1]}" if found else "")
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -141,15 +163,17 @@ def record_of(run: Run) -> dict[str, Any] | None:
     return max(found, key=lambda record: record["finished"], default=None)
 
 
-def show(runs: Sequence[Run], console: Console) -> None:
-    """Print what is planned, and what it takes as far as earlier records tell."""
+def show(runs: Sequence[Run], console: Console, devices: dict[tuple, str] | None = None) -> None:
+    """Print what is planned, and what it takes as far as earlier records tell; devices: what each configuration's plan says of a device"""
     table = Table(title="sweep", title_justify="left")
-    for name in ("run", "seed", "processes", "state", "estimate", "memory"):
+    for name in ("run", "seed", "processes", "state", "estimate", "from", *(["device, by its plan"] if devices else []), "peak of records"):
         table.add_column(name)
     for run in runs:
         state = "has a record" if run.done else "to run"
-        memory = "unknown" if run.memory is None else f"{run.memory / 2**30:.2f} GiB"
-        table.add_row(Text(run.point.label), str(run.seed), str(run.point.processes), state, duration(run.seconds), memory)
+        memory = "–" if run.memory is None else f"{run.memory / 2**30:.2f} GiB"
+        planned = [Text(devices[run.group])] if devices else []
+        cells = (str(run.seed), str(run.point.processes), state, duration(run.seconds), Text(run.told), *planned, memory)
+        table.add_row(Text(run.point.label), *cells)
     console.print(table)
     waiting = [run for run in runs if not run.done]
     known = [run for run in waiting if run.seconds is not None]
@@ -161,7 +185,7 @@ def show(runs: Sequence[Run], console: Console) -> None:
 
 def duration(seconds: float | None) -> str:
     if seconds is None:
-        return "unknown"
+        return "–"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 

@@ -91,6 +91,28 @@ def test_a_grid_over_folders_is_one_run_each_with_its_own_record_and_log(tmp_pat
     assert [runs.record_of(run)["config"]["stream"]["root"] for run in (first, second)] == ["a", "b"]
 
 
+def test_a_plan_tells_what_each_configuration_takes_and_guesses_nothing(tmp_path, played, capfd):
+    """Its own dry run, here a played one, tells a device's memory. Hours are those of records, or none, with a reason"""
+    written(tmp_path)
+    played(
+        "import sys; size = [one for one in sys.argv if one.startswith('method.batch_size=')]\n"
+        "assert 'dry_run=true' in sys.argv\n"
+        "print('device   ' + size[0][18:] + '.50 GiB of 80 GiB on each (alone x 1): weights 1.00') if size else sys.exit(2)"
+    )
+    sizes = ["methods=[ncm]", "method.batch_size=8,16", "seeds=[0,1]", f"results={tmp_path}"]
+    assert sweep.main([*sizes, "plan=true"]) == 0
+    table = " ".join(capfd.readouterr().out.split("sweep")[-1].replace("│", " ").split())
+    assert table.count(" 8.50 GiB of 80 GiB") == table.count("16.50 GiB of 80 GiB") == 2 and "4 of 4 to run, 12 s" in table
+    assert {run.told for run in planned(*sizes)} == {"1 record on 1 × cpu, with other options"}
+    published = ["experiments=[cifar100_icarl,cifar100_wa]", f"results={tmp_path}"]
+    assert sweep.main([*published, "plan=true"]) == 2
+    table = " ".join(capfd.readouterr().out.split("sweep")[-1].replace("│", " ").split())
+    assert table.count("–: something is") == 2 and "0 s one after the other and 2 unknown" in table
+    said = "no earlier record; as published, the preset says GPU-hours on one A100 at 40 % of 19.5 TFLOP/s (float32): 0.2"
+    assert [run.told for run in planned(*published)][1] == said
+    assert sweep.device_line("stream   digits", 0) == "–: only generative models are counted"
+
+
 def test_a_grid_over_options_is_hydras():
     """Oracle: the combinations, written out. A list in brackets is one value, as Hydra has it; range and choice are its sweeps."""
     given = ["methods=[finetune]", "method.lr=0.1,0.01", "method.milestones=[1,2]", "seeds=range(2)"]
