@@ -3,7 +3,6 @@
     python -m tests.benchmarks.rehearsal ncm        1,281,167 + 50,000 rows, 1,000 classes, 10 tasks; a table, a row a task
     python -m tests.benchmarks.rehearsal gmm        the same through a very small generative model
     python -m tests.benchmarks.rehearsal gmm 0.01   a hundredth of the rows a class
-    python -m tests.benchmarks.rehearsal files      30,000 JPEG files of 200 classes, as ImageNet-R has, through live and cached features
 
 Each task is learnt and scored twice, by the harness with all it does around it (memory, checkpoint, checks, predictions on disk) and by
 plain loops of PyTorch (`tests.benchmarks.bare`), which take turns batch by batch in one process. Both come to the same weights and
@@ -207,38 +206,7 @@ def overhead(lines: list[dict[str, float]], title: str, per: str) -> tuple[float
     return (ours - plain) / sum(line[per] for line in lines[1:]), ours / plain - 1
 
 
-def files(count: int = 30_000, classes: int = 200) -> None:
-    """Print how long each way of feeding takes over real files, and that both give the same answers."""
-    from PIL import Image
-
-    from bench import record as records
-    from data.images.store import FileStore
-
-    with tempfile.TemporaryDirectory() as place:
-        root, labels = Path(place), np.arange(count) % classes
-        noise = np.random.default_rng(0).integers(0, 60, (64, 96, 96, 3), dtype=np.uint8)
-        for row, label in enumerate(labels):
-            Image.fromarray(noise[row % 64] + np.uint8([label % 190, (label * 7) % 190, (label * 31) % 190])).save(root / f"{row}.jpg")
-        held = labels.size // 5
-        cut = {"train": slice(held, None), "test": slice(held)}
-        splits = [Split(FileStore(root, [f"{row}.jpg" for row in np.arange(count)[part]], 64), labels[part]) for part in cut.values()]
-        made = Source("files", 1, *splits, NAMES[:classes])
-        VLMS["very_small"], engine.opened = very_small, lambda options: TaskStream(made, options)
-        found = {}
-        for way in ("live", "cache"):
-            given = [*SMALL, "stream=digits", "stream.increment=20", f"features={way}", "progress=false", f"results={root / way}"]
-            before, cpu = time.perf_counter(), time.process_time()
-            found[way], _ = engine.run(resolve(["method=gmm", *given]), Accelerator(cpu=True))
-            wall, cpu = time.perf_counter() - before, time.process_time() - cpu
-            print(f"{way}: {wall:.0f} s, {cpu:.0f} s of the main process's processor")
-        same = records.stable(found["live"]) == records.stable(found["cache"])
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{count:,} files: records of both ways agree: {same}; at most {most:,.0f} MiB")
-
-
 def main() -> None:
-    if sys.argv[1] == "files":
-        return files(*map(int, sys.argv[2:]))
     name, share = sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
     torch.set_num_threads(1)  # threads that wait for each other count as busy
     record, lines = rehearse(name, share, *sys.argv[3:])
