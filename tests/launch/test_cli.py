@@ -57,3 +57,11 @@ def test_validate_names_what_was_edited(made, tmp_path, capsys):
     assert main(["validate", str(tmp_path)]) == 1
     said = capsys.readouterr().out
     assert str(bad) in said and str(good) not in said and "1 of 2 records are sound" in said
+
+
+@pytest.mark.parametrize("content", [b"PAR1 half of a file", b""])
+def test_validate_names_predictions_that_are_not_those_of_the_record(content, made, tmp_path, capsys):
+    path = made()
+    path.with_name(f"{path.stem}-predictions.parquet").write_bytes(content)
+    assert main(["validate", str(tmp_path)]) == 1
+    assert f"{path}: The predictions of this run cannot be read" in capsys.readouterr().out
