@@ -67,6 +67,8 @@ class Prompt:
             raise InputError(f"method.answer='{answer}' must hold {{}} once, in the place of the class name")
         if after.count("{}") != 1:
             raise InputError(f"method.after='{after}' must hold {{}} once, in the place of the question")
+        if found := re.search(r"\{\w*\}", before.replace("{bos}", "")):
+            raise InputError(f"the text before the image, '{before}', holds {found[0]}, where {{bos}} alone is filled in: take it out")
         self.tokenizer, self.answer, self.lead, self.words = tokenizer, answer, lead, words
         first = tokenizer("x", add_special_tokens=False).input_ids[0]
         self.adds_space = tokenizer.convert_ids_to_tokens(first).startswith("▁")  # it puts a space before every text itself
@@ -123,10 +125,15 @@ class Prompt:
         return tokens[0]
 
     def answer_tokens(self, name: str) -> list[int]:
-        return [*self.encode(self.lead + self.answer.format(spoken(name))).tolist(), self.eos]
+        return [*self.encode(self.lead + self.answer.replace("{}", spoken(name))).tolist(), self.eos]
 
     def check(self, names: list[str]) -> None:
-        """Errors: InputError for a class name that the tokenizer does not know"""
+        """Errors: InputError for a class name that the tokenizer does not know, or reads as a token that is no word"""
+        added = {token for token, said in self.tokenizer.added_tokens_decoder.items() if said.special}
+        special = added.union(self.tokenizer.all_special_ids) - set(self.answer_tokens("zebra")[:-1])
+        odd = next((name for name in names if special & {*self.answer_tokens(name)[:-1]} - {self.tokenizer.unk_token_id}), None)
+        if odd is not None:
+            raise InputError(f"the class name '{odd}' holds what the decoder's tokenizer reads as a token of its own: rename the class")
         unknown = self.tokenizer.unk_token_id
         if unknown is None or unknown == self.tokenizer.bos_token_id:
             return

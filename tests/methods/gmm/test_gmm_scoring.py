@@ -167,9 +167,12 @@ def test_options_of_prompt():
     said = load_vlm(replace(tiny("llava"), before="{bos}Look: ", after=" Well, {}", stop="<image>"))[1].prompt
     assert own.tokenizer.decode(own.before) == "<s>USER: " and own.tokenizer.decode(own.question) == "\nWhat is this? ASSISTANT:"
     assert said.tokenizer.decode(said.before) == "<s>Look: " and said.tokenizer.decode(said.question) == " Well, What is this?"
+    braces = load_vlm(replace(tiny("llava"), answer="{a} } {}"))[1].prompt
+    assert braces.tokenizer.decode(braces.answer_tokens("zero")[:-1]).endswith("{a} } zero")
     assert own.eos == 2 and said.eos == 3 and said.answer_tokens("zero")[-1] == 3
     for wrong, sentence in (
         ({"stop": "no such token"}, "must be one"),
+        ({"before": "{eos}Look: "}, "holds {eos}, where {bos} alone is filled in"),
         ({"after": "none"}, "must hold {} once, in the place of the question"),
     ):
         with pytest.raises(InputError, match=sentence):

@@ -133,6 +133,8 @@ def test_names_that_the_tokenizer_does_not_know():
     with pytest.raises(InputError, match="does not know all of the class name 'zebra' .<unk>.: rename the class"):
         prompt.check(("seven", "zebra"))
     prompt.check(("seven", "seven a"))
+    with pytest.raises(InputError, match="class name 'a </s>' holds what the decoder's tokenizer reads as a token of its own"):
+        prompt.check(("seven", "a </s>"))
 
 
 @pytest.mark.parametrize("name", ["Gemma3Config", "PaliGemmaConfig", "LlavaOnevisionConfig", "InternVLConfig", "MllamaConfig"])
