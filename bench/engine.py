@@ -22,7 +22,7 @@ from bench.digest import state_digest
 from bench.evaluation import Scores, evaluate, tally
 from bench.finite import check_learnt, check_loaded
 from bench.identity import guard, identity
-from bench.launching import check_features, check_precision, make_accelerator
+from bench.launching import check_features, check_method, check_precision, make_accelerator
 from bench.pictures import write_pictures
 from bench.result import peak_memory, result, total_time, within_budget
 from bench.resume.checkpoint import Checkpoints
@@ -198,8 +198,8 @@ def make_method(config: DictConfig, accelerator: Accelerator, stream: TaskStream
     method = learner(config.method, accelerator)
     if stream.scenario not in method.scenarios:
         raise InputError(f"method={config.method.name} needs tasks that bring new classes: choose a class-incremental stream")
-    method.check(len(stream.class_names))
-    method.check_names(stream.class_names)
+    for line in check_method(config, method, stream):
+        say(accelerator, line)
     check_loaded(method)
     for network in method.networks():
         network.eval()  # but while `fit` trains it: a run may go on with an evaluation

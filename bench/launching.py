@@ -13,6 +13,7 @@ from bench import outside
 from bench.resume.processes import joined
 from bench.tracking import check_tracker
 from data.errors import InputError
+from data.stream import TaskStream
 from methods.base import Method
 from methods.learning.sharding import is_sharded, loaded_whole
 
@@ -54,6 +55,16 @@ def check_features(config: DictConfig, method: Method) -> None:
     """Errors: InputError where it is said how a frozen encoder's features come, and the method has none"""
     if config.features != "auto" and method.encoder is None:
         raise InputError(f"features={config.features} has no effect on method={config.method.name}, which has no encoder: leave it out")
+
+
+def check_method(config: DictConfig, method: Method, stream: TaskStream) -> list[str]:
+    """-> what is to be said of a method that will run on a stream. Errors: InputError for options that cannot last for it"""
+    method.check(len(stream.class_names))
+    method.check_tasks(len(stream))
+    method.check_names(stream.class_names)
+    if getattr(config.method, "frozen", False) and not method.models():
+        return [f"warning  method.frozen=true keeps method.backbone={config.method.backbone} as it starts, with weights drawn at random"]
+    return []
 
 
 def _asked(variable: str) -> bool:

@@ -69,6 +69,10 @@ class Method(ABC):
         """
         return
 
+    def check_tasks(self, tasks: int) -> None:
+        """Called before the first task with the number of tasks. Errors: InputError for options that cannot last for so many."""
+        return
+
     def check_names(self, names: tuple[str, ...]) -> None:
         """Called before the first task with the names of all classes of the stream, and kept by none.
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from bench import outside
 from bench.identity import identity
-from bench.launching import check_features, make_accelerator
+from bench.launching import check_features, check_method, make_accelerator
 from bench.planning.estimate import describe, device_bytes, device_memory, layout, module_bytes, steps, too_large
 from bench.planning.features import encoder_bytes, feature_lines, feeding_line
 from data.bars import show
@@ -65,9 +65,7 @@ def _show_plan(config: DictConfig) -> int:
             method = learner(config.method, accelerator)
             check_features(config, method)
             print(_record_line(identity(config, stream, method.id(), {}).path(config.results), bool(method.models())))
-            method.check(len(stream.class_names))
-            method.check_names(stream.class_names)
-            for line in [*_fed(config, method), *_model(config, accelerator, method, stream)]:
+            for line in [*check_method(config, method, stream), *_fed(config, method), *_model(config, accelerator, method, stream)]:
                 print(line)
     except InputError as error:
         lacking = [*lacking, f"missing  {error}"]

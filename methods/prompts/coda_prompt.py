@@ -28,13 +28,8 @@ def orthogonal_start(rows: Tensor, count: int) -> Tensor:
     """-> `count` new rows [count, D] of unit length, orthogonal to each of `rows` [M, D] and of each other, by Gram and Schmidt.
 
     Rows that have been trained are no longer orthogonal to each other; then the new ones are only nearly so.
-    Errors: InputError where there are more rows than directions.
+    There are at most as many as directions, which `check_tasks` has seen to.
     """
-    if len(rows) + count > rows.shape[1]:
-        raise InputError(
-            f"method.components={count} makes {len(rows) + count} components of {rows.shape[1]} features: there are not as many "
-            "directions, set it lower"
-        )
     for _ in range(count):
         row = torch.randn(rows.shape[1])
         row = row - (rows @ row / rows.square().sum(1)) @ rows
@@ -81,6 +76,14 @@ class Components(nn.Module):
 class CODAPrompt(PromptMethod):
     Config = config.CODAPrompt
     Pool = Components
+
+    def check_tasks(self, tasks: int) -> None:
+        wide, made = self.net.backbone.features, tasks * self.config.components
+        if self.config.prompted and made > wide:
+            raise InputError(
+                f"method.components={self.config.components} makes {made} in {tasks} tasks, more than {wide} features have directions: "
+                f"set method.components={wide // tasks}" + (" or lower" if wide >= tasks else ", which is none: choose fewer tasks")
+            )
 
     def loss(self, net: nn.Module, batch: Batch) -> Tensor:
         loss = super().loss(net, batch)

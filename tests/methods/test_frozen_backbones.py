@@ -6,6 +6,7 @@ import torch
 
 from bench.config import resolve
 from bench.engine import run
+from bench.run import main
 from data.errors import InputError
 from methods.config import CONFIGS, LATER, Backboned
 from methods.finetune import Finetune
@@ -101,3 +102,11 @@ def test_every_method_with_a_backbone_has_the_option_and_its_older_records_keep_
     for name, options in CONFIGS.items():
         if issubclass(options, Backboned):
             assert options().augment is True and LATER[name]["augment"] is True
+
+
+def test_a_frozen_network_without_published_weights_is_told(capsys):
+    for backbone, said in (("resnet32", True), ("packaged", False)):
+        given = [f"method.backbone={backbone}", "method.frozen=true", "method.image_size=224", "dry_run=true"]
+        assert main(["method=finetune", *given]) == 0
+        told = f"warning  method.frozen=true keeps method.backbone={backbone} as it starts, with weights drawn at random"
+        assert (told in capsys.readouterr().out) == said
