@@ -92,7 +92,7 @@ class GMM(Method):
         words, valid = zip(*map(read_answer, answers), strict=True)
         if self.config.scoring == "exact":
             scores = exact(list(words), self.names)
-            return Prediction(scores, answers, scores.isneginf().all(1))
+            return Prediction(scores, answers, scores.amax(1).isneginf())
         scores = nearest(self.text_encoder, list(words), self.names)
         return Prediction(scores, answers, ~torch.tensor(valid))
 
