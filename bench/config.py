@@ -92,6 +92,15 @@ def resolve(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     return config
 
 
+def once(overrides: list[str]) -> None:
+    """Errors: InputError for an option that is given twice: who reads the command would have to know which one counts"""
+    keys = [override.partition("=")[0] for override in overrides]
+    twice = [key for key in keys if keys.count(key) > 1]
+    if twice:
+        said = " and ".join(override for override in overrides if override.partition("=")[0] == twice[0])
+        raise InputError(f"{said} are one option given twice: leave one out")
+
+
 def sections(config: DictConfig) -> list[tuple[str, type, DictConfig]]:
     """-> the parts of a configuration: how their options are called, the dataclass that declares them, and their values"""
     return [

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 
 from bench import record as records
-from bench.config import resolve
+from bench.config import once, resolve
 from bench.engine import Attempt, check_place, checkpoints_of, keep, make_accelerator, make_method, plain, report, score_task, settled
 from bench.evaluation import Scores
 from bench.identity import UNHASHED, config_hash, identity, made_by
@@ -73,6 +73,7 @@ def rescore(path: Path, overrides: list[str], accelerator: Accelerator | None = 
 
 def changed(path: Path, before: dict[str, Any], overrides: list[str]) -> DictConfig:
     """-> the configuration of a record with some options changed. Errors: InputError where one of them could act while learning"""
+    once(overrides)
     was = before["config"]
     name, source = was["method"]["name"], was["stream"]["source"]
     chosen = [f"method={name}", f"stream={source}", *(f"plugins=[{','.join(was['plugins'])}]" for _ in was["plugins"][:1])]

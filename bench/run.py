@@ -14,7 +14,7 @@ if __name__ == "__main__" and not __package__:
     # Started as a script: Python put bench/ first on the path, where our files hide the standard library's. Replace it.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench.config import resolve
+from bench.config import once, resolve
 from data.errors import InputError
 from data.utf8 import ensure
 
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config-dir")
     given = parser.parse_intermixed_args(arguments)  # options stand in any order
     try:
-        _once(given.overrides)
+        once(given.overrides)
         config = resolve(given.overrides, given.config_dir)
         if given.help:
             import signal
@@ -51,15 +51,6 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-
-
-def _once(overrides: list[str]) -> None:
-    """Errors: InputError for an option that is given twice: who reads the command would have to know which one counts"""
-    keys = [override.partition("=")[0] for override in overrides]
-    twice = [key for key in keys if keys.count(key) > 1]
-    if twice:
-        said = " and ".join(override for override in overrides if override.partition("=")[0] == twice[0])
-        raise InputError(f"{said} are one option given twice: leave one out")
 
 
 def _run(config) -> int:

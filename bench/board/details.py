@@ -48,23 +48,31 @@ class Details:
 
     def _image(self, record: dict[str, Any], index: int) -> str | None:
         """-> a row of the scored split as a data URI, None where the data cannot be had here"""
-        options = record["config"].get("stream", {})
-        key = repr(sorted(options.items()))
+        options, sha256 = record["config"].get("stream", {}), record["stream"]["sha256"]
+        key = f"{sha256} {sorted(options.items())}"
         if key not in self.sources:
             try:
-                self.sources[key] = _open(options)
+                self.sources[key] = _open(options, sha256)
             except Exception:  # noqa: BLE001 - a page without thumbnails is better than none, whatever keeps the data away
                 self.sources[key] = None
         images = self.sources[key]
-        return None if images is None else thumbnail(np.asarray(images[[index]])[0])
+        if images is None:
+            return None
+        import torch
+
+        return thumbnail(images[torch.tensor([index])][0].numpy())
 
 
-def _open(options: dict[str, Any]) -> Any:
+def _open(options: dict[str, Any], sha256: str) -> Any:
+    """-> the test images that a stream's options mean today, None where they are no longer those of the record"""
     from omegaconf import OmegaConf
 
     from data.source import load
+    from data.stream import TaskStream
 
-    return load(OmegaConf.create(options)).test.images
+    config = OmegaConf.create(options)
+    source = load(config, decode=False)
+    return source.test.images if TaskStream(source, config).sha256 == sha256 else None
 
 
 def final(path: Path, record: dict[str, Any]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from data.errors import one_of
+from data.errors import InputError, one_of
 from methods.config import Training
 
 
@@ -18,6 +18,8 @@ def make_optimizer(model: nn.Module, options: Training) -> torch.optim.Optimizer
     """
     one_of("method.decay", options.decay, ("all", "matrices"))
     one_of("method.optimizer", options.optimizer, ("sgd", "adamw"))
+    if options.schedule == "multistep" and not options.milestones:
+        raise InputError("method.schedule=multistep never changes the rate without method.milestones: give some, or set it to constant")
     groups: dict[tuple[bool, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -84,6 +84,7 @@ def test_help_shows_the_ranges():
         (["method=gmm", "method.scoring=exact", "method.text_encoder=decoder"], "has no effect with method.scoring=exact"),
         (["method=ncm", "stream.shot_seed=1"], "stream.shot_seed=1 has no effect with stream.shots=None"),
         (["method=ncm", "stream.shot_list=none.txt"], "stream.shot_list=none.txt has no effect"),
+        (["method=finetune", "method.schedule=multistep", "stream.limit=2"], "multistep never changes the rate without method.milestones"),
         (["method=finetune", "features=live"], "features=live has no effect on method=finetune"),
         (["method=ncm", "stream.increment=5", "stream.order=[0.0,1,2,3,4,5,6,7,8,9]"], "stream.order is no permutation"),
         (["method=ncm", "stream.test_list=there/is/none.txt"], "stream.test_list has no effect on stream 'digits'"),

@@ -58,6 +58,7 @@ def test_keeping_states_changes_nothing_else(kept, accelerator, tmp_path):
         ([], "scored so already"),
         (["method.scoring=best"], "method.scoring"),
         (["method.scorin=exact"], "did you mean"),
+        (["method.scoring=exact", "method.scoring=likelihood"], "are one option given twice"),
     ],
 )
 def test_what_could_act_while_learning_is_refused(kept, accelerator, overrides, said):

@@ -7,12 +7,16 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from bench.board.collect import aggregate, collect
-from bench.board.details import confusions, final, thumbnail
+from bench.board.details import Details, confusions, final, thumbnail
 from bench.board.page import render, write_page
+from bench.config import resolve
 from data.errors import InputError
+from data.stream import identity as stream_identity
 from tests.bench.made import make_record, write_record
+from tests.data import trees
 
 NASTY = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">|_a_"
 
@@ -63,6 +67,19 @@ def test_predictions_that_are_not_the_records_are_not_shown(made, tmp_path):
     assert "not those that it counts" in data_of(page(tmp_path))["runs"][0]["without"]
     with pytest.raises(InputError, match="not beside its record"):
         final(tmp_path / "absent.json", other)
+
+
+def test_images_are_those_that_were_scored_or_none(tmp_path, monkeypatch):
+    """Of files, read when the page is made: they may have been changed since."""
+    monkeypatch.setenv("CILBENCH_CACHE", str(tmp_path / "cache"))
+    trees.folder(tmp_path / "pets")
+    config = resolve(["method=ncm", "stream=folder", f"stream.root={tmp_path / 'pets'}", "stream.image_size=8"])
+    sha256 = stream_identity(config.stream)[1]
+    record = {"config": {"stream": OmegaConf.to_container(config.stream)}, "stream": {"sha256": sha256}}
+    first, second = (Details()._image(record, row) for row in (0, 1))
+    assert first != second and first.startswith("data:image/png")
+    trees.save(tmp_path / "pets" / "cat" / "nested" / "0.png", 99)
+    assert Details()._image(record, 0) is None
 
 
 def test_confusions_by_hand():
