@@ -110,7 +110,7 @@ def icarl(accelerator: Accelerator, size: Size) -> Iterator[Line]:
     rows = Rows(images, torch.arange(size.images), torch.arange(size.images) % 10 + 10)
     for backend in (None, size.compiler):
         config = copy.deepcopy(published)
-        config.epochs, config.lr, config.milestones, config.compile = 1, 1e-3, [], backend
+        config.epochs, config.lr, config.schedule, config.compile = 1, 1e-3, "constant", backend
         method = method_class("icarl")(config, accelerator)
         method.net.grow(10)
         method.teacher = copy.deepcopy(method.net).eval().requires_grad_(False).to(accelerator.device)

@@ -19,6 +19,7 @@ class Bytes:
     """A tokenizer that knows every text: its bytes, and an end token. Oracle-like: two texts are equal where their bytes are."""
 
     bos_token, eos_token_id, unk_token_id, bos_token_id = "", 256, None, None
+    added_tokens_decoder, all_special_ids = {}, [256]
 
     def __call__(self, text: str, **_) -> SimpleNamespace:
         return SimpleNamespace(input_ids=list(text.encode()))
