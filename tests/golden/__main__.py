@@ -22,13 +22,14 @@ HERE = Path(__file__).resolve().parent
 
 
 def stepped(name: str, accelerator: Accelerator) -> dict[str, Any]:
-    """-> what a method's steps were, as JSON holds it: of each its loss, its rates and its gradient's norm; and the scores after them"""
+    """-> of each step its loss, its rates and the norms of its gradient's parts, and the scores after them: as JSON holds it"""
     found = steps(name, accelerator)
     return {
         "config_hash": config_hash(resolve(overrides(name))),
         "losses": found["losses"],
         "rates": found["rates"],
-        "gradients": [float(gradient.norm()) for gradient in found["gradients"]],
+        # Of eight parts, as the length of a whole gradient that is clipped is always the same.
+        "gradients": [[float(part.norm()) for part in gradient.double().chunk(8)] for gradient in found["gradients"]],
         "exemplars": {str(label): rows for label, rows in found["exemplars"].items()},
         "stored": [list(one) for one in found["stored"]],
         "scored": found["scored"].to_dict("list"),
