@@ -37,6 +37,8 @@ def check_agreement(vlm: VLM, tokens: int, likelihood: bool, said: str) -> None:
     try:
         with no_gradient():
             apart = vlm(ids.to(device).expand(2, -1), work=_apart(vlm, likelihood))
+    except (torch.OutOfMemoryError, InputError):
+        raise  # these say what they are
     except RAISED as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         raise InputError(f"{said} is of an architecture that cannot be used here ({first}): name another model") from None

@@ -27,7 +27,7 @@ POOLS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 }
 KINDS = {
     FIRST: "vit deit vit_msn vit_mae pvt dinov2 dinov2_with_registers dinov3_vit dinov3_convnext",
-    MEAN: "ijepa swin swinv2 donut-swin levit mobilevit mobilevitv2 pvt_v2 resnet regnet efficientnet align_vision_model bit dinat "
+    MEAN: "ijepa swin swinv2 donut-swin levit mobilevit mobilevitv2 pvt_v2 resnet regnet efficientnet align_vision_model bit "
     "focalnet segformer mobilenet_v1 mobilenet_v2",
     NORMED: "clip_vision_model metaclip_2_vision_model chinese_clip_vision_model altclip_vision_model clipseg_vision_model "
     "mlcd_vision_model blip_vision_model",
@@ -81,8 +81,9 @@ def vision_tower(name: str, dtype: torch.dtype = torch.float32, size: int | None
     fed = replace(fed_of(folder, name, "hf", activation=str(getattr(vision, "hidden_act", ""))).sized(size, range), pooled=way)
     if size is not None:
         fed(sample(96, 96)[None])  # it may make no other size
-    # ViT's dense pooler is not used; Data2Vec's has to be asked for
-    read = {"unused": "\0" if way == OWN else "pooler.", **({"add_pooling_layer": True} if vision.model_type == "data2vec-vision" else {})}
+    read = {} if way == OWN else {"unused": "pooler."}  # ViT has a dense one that no head reads
+    if vision.model_type == "data2vec-vision":
+        read["add_pooling_layer"] = True  # it has one only when asked
     model = load_whole(AutoModel, folder, name, "hf", **read, config=config, dtype=dtype).eval()
     model = getattr(model, "vision_model", model)
     if config.model_type == "vit_mae":

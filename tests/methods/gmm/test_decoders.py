@@ -12,6 +12,7 @@ from data.errors import InputError
 from methods.base import method_class
 from methods.config import GMM
 from methods.gmm.tiny import tiny_folder, tokenizer
+from methods.gmm.vlm import VLM
 from methods.networks.backbones import frozen_encoder
 
 SMALL = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -123,6 +124,15 @@ def test_a_decoder_that_would_say_something_else(kind, tmp_path, accelerator):
     with pytest.raises(InputError, match=said) as caught:
         made(kind, given, tmp_path, accelerator, **options)
     assert len(str(caught.value).splitlines()) == 1 and f"method.decoder={tmp_path}" in str(caught.value)
+
+
+def test_a_device_that_is_full_is_no_fault_of_the_decoder(tmp_path, accelerator, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(VLM, "read", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        made("llama", GROUPED, tmp_path, accelerator)
 
 
 def test_a_window_that_one_token_fits(tmp_path, accelerator):

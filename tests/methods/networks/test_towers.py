@@ -101,9 +101,9 @@ def test_one_vector_of_an_image(kind, tmp_path):
 
 
 def test_every_kind_is_compared():
-    """but dinat, which needs a package; ViT-MAE has neither pooler nor head: its class token, with which its authors probe it"""
+    """but ViT-MAE, which has neither pooler nor head: its class token, with which its authors probe it"""
     found = {kind if "vision_config" not in given else f"{kind}_vision_model" for kind, given in {**WITH_HEADS, **WITH_POOLERS}.items()}
-    assert set(POOLED) - found == {"dinat", "vit_mae"}
+    assert set(POOLED) - found == {"vit_mae"}
 
 
 @pytest.mark.parametrize("kind", ["vitdet", "dpt", "poolformer", "aimv2_vision_model"])
