@@ -200,10 +200,10 @@ def rehearse(name: str, share: float, *more: str) -> tuple[dict[str, Any], list[
     return record, lines
 
 
-def overhead(lines: list[dict[str, float]], title: str, per: str) -> tuple[float, float]:
-    """-> seconds a row of the harness beyond plain loops, and as a share of theirs, without the first task, which imports and warms up"""
-    ours, plain = (sum(line[f"{title}_{who}"] for line in lines[1:]) for who in ("harness", "plain"))
-    return (ours - plain) / sum(line[per] for line in lines[1:]), ours / plain - 1
+def overhead(lines: list[dict[str, float]], *titles: str) -> float:
+    """-> what the harness takes beyond plain loops as a share of theirs, without the first task, which imports and warms up"""
+    ours, plain = (sum(line[f"{title}_{who}"] for line in lines[1:] for title in titles) for who in ("harness", "plain"))
+    return ours / plain - 1
 
 
 def main() -> None:
@@ -215,9 +215,8 @@ def main() -> None:
     print("  ".join(f"{head:>14}" for head in heads))
     for line in lines:
         print("  ".join(f"{line[head]:>14,.1f}" if isinstance(line[head], float) else f"{line[head]:>14,}" for head in heads))
-    for title, per in (("learn", "trained"), ("score", "scored")):
-        each, ratio = overhead(lines, title, per)
-        print(f"{title}: the harness takes {1e6 * each:.2f} us a row more than plain loops, {ratio:.2%} of theirs")
+    for titles in (("learn",), ("score",), ("learn", "score")):
+        print(f"{' and '.join(titles)}: the harness takes {overhead(lines, *titles):.2%} more than plain loops")
     print(f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
 
 
