@@ -6,6 +6,8 @@ the code that computes (bench/code.py), the published models and the seed. Every
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from bench.code import code, mark
 from data.config import UNHASHED as STREAM_UNHASHED
 from data.errors import InputError
-from data.options import files
+from data.options import naming
 from methods.config import LATER
 
 # Options that change no number, and the seed.
@@ -100,7 +102,7 @@ def guard(path: Path, found: Identity, existing: dict[str, Any] | None) -> None:
 
 
 def hashed(config: dict[str, Any], contents: dict[str, str] | None = None) -> dict[str, Any]:
-    """-> the options that can change a number, without the seed. contents: option -> sha256 of the file that it names, which then counts"""
+    """-> the options that can change a number, without the seed. contents: as below, which count in the place of names"""
     plain = {key: value for key, value in config.items() if key not in UNHASHED}
     plain["precision"] = None if plain.get("precision") == "no" else plain.get("precision")  # as records from before it was resolved say it
     if isinstance(plain.get("stream"), dict):
@@ -108,10 +110,10 @@ def hashed(config: dict[str, Any], contents: dict[str, str] | None = None) -> di
     if isinstance(plain.get("method"), dict):
         later = LATER.get(plain["method"].get("name"), {})
         plain["method"] = {key: value for key, value in plain["method"].items() if key not in later or value != later[key]}
-    for name, sha256 in (contents or {}).items():
+    for name, counts in (contents or {}).items():
         section, _, option = name.partition(".")
         if isinstance(plain.get(section), dict) and option in plain[section]:
-            plain[section] = {**plain[section], option: sha256}
+            plain[section] = {**plain[section], option: counts}
     return plain
 
 
@@ -123,16 +125,31 @@ def config_hash(config: DictConfig) -> str:
 
 
 def contents(config: DictConfig) -> dict[str, str]:
-    """-> of each file that an option names, by the option, the sha256 of its lines; none for what cannot be read: its reader says so"""
+    """-> by the options that name one: of a file the sha256 of its lines, of a model on this machine its name without its place (what it
+    holds is among `models`). None for what cannot be read: its reader says so.
+    """
     found = {}
     for section in ("method", "stream"):
         kind = OmegaConf.get_type(config[section])
-        for name, place in (files(f"{section}.", kind, config[section]) if kind is not dict else {}).items():
+        if kind is dict:
+            continue
+        for name, place in naming("file", f"{section}.", kind, config[section]).items():
             try:
                 found[name] = _lines_sha256(Path(place).expanduser())
             except (OSError, UnicodeDecodeError):
                 continue
+        every = naming("model", f"{section}.", kind, config[section]).items()
+        found |= {name: said for name, model in every if (said := _placeless(model)) != model}
     return found
+
+
+def _placeless(model: str) -> str:
+    """-> `timm:/a/vit` and `timm:ARCHITECTURE/a/file` as `timm:vit` and `timm:ARCHITECTURE/file`; a published model's name as it is"""
+    library, name = re.fullmatch(r"((?:timm:|open_clip:|hf:)?)(.*)", model, re.DOTALL).groups()
+    architecture, _, file = name.partition("/")
+    if os.path.exists(os.path.expanduser(name)):
+        return library + os.path.basename(os.path.abspath(name))
+    return f"{library}{architecture}/{os.path.basename(file)}" if library and os.path.isfile(file) else model
 
 
 def _lines_sha256(path: Path) -> str:

@@ -31,7 +31,7 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "seed": (int, "seed of initial weights, batches, augmentation and random exemplars"),
     "config": (dict, "every option, resolved"),
     "config_hash": (str, "over the options that can change a number, without the seed"),
-    "contents": (dict, "of each option that names a file the sha256 of the lines in it, which the hash holds in place of the file's name"),
+    "contents": (dict, "by the options that name one: of a file the sha256 of its lines, of a model's folder its name; these count"),
     "code": (dict, "what computed: digest, files (of ours, by module) and versions (of libraries); see bench/code.py"),
     "counts": (
         dict,

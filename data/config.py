@@ -20,10 +20,10 @@ class StreamConfig:
     shots: int | None = at_least(1, None)  # few-shot: training rows a class in every task but the first; null = all
     shot_seed: int = at_least(0, 0, idle={"shots": (None,), "shot_list": SET})  # of the draw of the few rows
     shot_list: str | None = option(  # file of the few rows, or folder of session_2.txt …: row numbers or file names, one a line
-        None, idle={"shots": (None,)}, file=True
+        None, idle={"shots": (None,)}, names="file"
     )
     validation: float = between(0, 1, 0.0, "[)")  # share of the training rows carved out and scored in place of the test rows
-    test_list: str | None = option(None, file=True)  # file that names the test images, one a line, in place of the source's own split
+    test_list: str | None = option(None, names="file")  # file that names the test images, one a line, in place of the source's own split
     image_size: int | None = between(  # pixels: shorter side resized to it, centre kept; null keeps images that are all of one size
         1, 4096, None
     )
@@ -37,7 +37,7 @@ class StreamConfig:
 class ImageNetConfig(StreamConfig):
     increment: Any = 100
     image_size: int | None = 224
-    classes: str | None = option(None, file=True)  # file of the classes to use, one WordNet id a line; null = the benchmark's own choice
+    classes: str | None = option(None, names="file")  # file of the classes to use, one WordNet id a line; null = the benchmark's own choice
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What an option may be, declared beside it and kept in its field's metadata: a range, what makes it idle, whether it names a file.
+"""What an option may be, declared beside it and kept in its field's metadata: a range, what makes it idle, what it names.
 
     epochs: int = at_least(0, 10)  # passes over the data
     factor: float = above(0, 0.2, idle={"schedule": ("constant", "cosine")})  # of multistep
@@ -35,15 +35,15 @@ class Range(NamedTuple):
 
 
 def option(
-    default: Any, *, range: Range | None = None, idle: Mapping[str, Any] | None = None, file: bool = False, empty: bool = False
+    default: Any, *, range: Range | None = None, idle: Mapping[str, Any] | None = None, names: str | None = None, empty: bool = False
 ) -> Any:
     """-> a dataclass field. default: a value, or list.
 
     range: of its number, or of each number in a list. idle: other option -> the values (or SET) with which this one does nothing; giving
-    it then is an error. file: it names a file whose content, and not whose place, is part of a run's identity. empty: it may be a text
-    without words.
+    it then is an error. names: "file" or "model", of which the content, and not the place, is part of a run's identity. empty: it may be
+    a text without words.
     """
-    said = {"range": range, "idle": idle, "file": file or None, "empty": empty or None}
+    said = {"range": range, "idle": idle, "names": names, "empty": empty or None}
     metadata = {key: value for key, value in said.items() if value is not None}
     return field(default_factory=list, metadata=metadata) if default is list else field(default=default, metadata=metadata)
 
@@ -87,9 +87,9 @@ def check(prefix: str, options: type, values: Mapping[str, Any]) -> None:
                 )
 
 
-def files(prefix: str, options: type, values: Mapping[str, Any]) -> dict[str, str]:
-    """-> the options that name a file, by their full name, and the file that each names"""
-    named = (entry.name for entry in fields(options) if declared(options, entry.name).get("file"))
+def naming(what: str, prefix: str, options: type, values: Mapping[str, Any]) -> dict[str, str]:
+    """-> the options that name a "file", or a "model", by their full name, and what each names"""
+    named = (entry.name for entry in fields(options) if declared(options, entry.name).get("names") == what)
     return {f"{prefix}{name}": values[name] for name in named if values[name] is not None}
 
 

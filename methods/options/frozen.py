@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from data.options import above, at_least, between
+from data.options import above, at_least, between, option
 
 
 @dataclass
 class Encoded:
     """What every method on a frozen encoder has."""
 
-    encoder: str = "packaged"  # frozen encoder: packaged, timm:NAME, open_clip:NAME or hf:NAME
+    encoder: str = option("packaged", names="model")  # frozen encoder: packaged, timm:NAME, open_clip:NAME or hf:NAME
     encoder_size: int | None = at_least(1, None)  # pixels that it gets; null = as published (224 of the packaged one; on digits 96)
     input_range: str = "published"  # numbers that it gets: published (own mean and std) | unit (0..1) | imagenet, cifar100 (its)
     batch_size: int = at_least(1, 64)  # rows a forward pass

@@ -16,13 +16,13 @@ class Generative:
         "llava", idle={"vlm": ("packaged", "composed", "hf")}
     )
     model: str | None = option(  # of vlm=hf: folder or hub id of an image-text-to-text model of transformers
-        None, idle={"vlm": ("packaged", "composed", "tiny")}
+        None, idle={"vlm": ("packaged", "composed", "tiny")}, names="model"
     )
     encoder: str = option(  # of vlm=composed: packaged, timm:NAME, open_clip:NAME, or hf:FOLDER_OR_ID of a vision model
-        "packaged", idle={"vlm": ("packaged", "hf", "tiny")}
+        "packaged", idle={"vlm": ("packaged", "hf", "tiny")}, names="model"
     )
     decoder: str | None = option(  # of vlm=composed: folder or hub id of a causal language model of transformers
-        None, idle={"vlm": ("packaged", "hf", "tiny")}
+        None, idle={"vlm": ("packaged", "hf", "tiny")}, names="model"
     )
     qformer: int = at_least(  # of vlm=composed: query tokens of a Q-Former between encoder and projector; 0 = none
         0, 0, idle={"vlm": ("packaged", "hf")}
@@ -41,7 +41,9 @@ class Generative:
     lora_layers: list[str] | None = option(  # names of the layers that get them, [q_proj, v_proj] say; null = all linear ones but the head
         None, idle={"train": WITHOUT_LORA, "adapter": SET}
     )
-    adapter: str | None = None  # folder or hub id of a LoRA adapter of peft, made for this decoder, to start from
+    adapter: str | None = option(  # folder or hub id of a LoRA adapter of peft, made for this decoder, to start from
+        None, names="model"
+    )
     gradient_checkpointing: bool = False  # compute the decoder's activations again in the backward pass: less memory, a third more time
     dtype: str = "float32"  # of the frozen encoder and decoder: float32 | bfloat16; what trains is float32
     quantize: int | None = between(4, 8, None)  # bits of the frozen decoder's weights, 8 or 4, by bitsandbytes; null = as dtype says
@@ -50,7 +52,7 @@ class Generative:
     stop: str | None = None  # text of the one token that ends an answer; null = the model's own
     scoring: str = "nearest"  # class of an image: nearest (name to the answer) | exact (the answer's name) | likelihood (of each name)
     text_encoder: str = option(  # of nearest: minilm | open_clip:NAME | decoder (its own words) | folder or hub id of a sentence encoder
-        "minilm", idle={"scoring": ("exact", "likelihood")}
+        "minilm", idle={"scoring": ("exact", "likelihood")}, names="model"
     )
 
 

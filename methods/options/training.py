@@ -38,7 +38,9 @@ class Backboned(Training):
     batch_size: int = 16
     lr: float = 0.02
 
-    backbone: str = "resnet32"  # name in methods.networks.backbones.BACKBONES, or timm:NAME or open_clip:NAME with published weights
+    backbone: str = option(  # name in methods.networks.backbones.BACKBONES, or timm:NAME or open_clip:NAME with published weights
+        "resnet32", names="model"
+    )
     frozen: bool = False  # keep the backbone's weights as they are and train the head alone
     input_range: str = "published"  # numbers published weights get: published (own mean and std) | unit (0..1) | imagenet, cifar100 (its)
     head: str = "linear"  # linear | cosine (cosines between feature and class weight, times a learnt scale)

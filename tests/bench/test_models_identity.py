@@ -10,7 +10,8 @@ from safetensors.numpy import load_file, save
 
 from bench.config import resolve
 from bench.engine import run
-from bench.identity import of_record
+from bench.identity import config_hash, of_record, row
+from bench.record import stable
 from bench.run import main
 from launch.sweeping import grid, runs
 from methods.base import method_class
@@ -57,6 +58,39 @@ def test_a_model_replaced_in_place_is_another_run(tower, tmp_path, accelerator, 
     assert runs.record_of(runs.plan(asked)[0]) == record  # the newest
     change(tower, 0.5)
     assert runs.plan(asked)[0].done and run(config, accelerator)[1] == first
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "name"),
+    [("ncm", "encoder", "hf:{}"), ("gmm method.vlm=composed", "encoder", "hf:{}"), ("gmm method.vlm=composed", "decoder", "{}"),
+     ("gmm method.vlm=hf", "model", "{}"), ("gmm", "adapter", "{}"), ("gmm", "text_encoder", "{}"), ("icarl", "backbone", "timm:{}"),
+     ("zero_shot", "encoder", "open_clip:ViT-B-32/{}/open_clip_model.safetensors"),
+     ("coda_prompt", "backbone", "timm:vit_tiny_patch16_224/{}/model.safetensors")],
+)  # fmt: skip
+def test_where_a_model_lies_does_not_count(method, option, name, tmp_path, monkeypatch):
+    """What it holds is in the digits of the models; its own name stands in tables."""
+    for folder in (tmp_path / "here" / "tower", tmp_path / "there" / "tower", tmp_path / "here" / "other"):
+        folder.mkdir(parents=True)
+        for file in ("open_clip_model.safetensors", "model.safetensors"):
+            (folder / file).touch()
+    monkeypatch.chdir(tmp_path / "there")
+
+    def hashed(folder):
+        return config_hash(resolve([*f"method={method}".split(), "stream=digits", f"method.{option}={name.format(folder)}"]))
+
+    here = hashed(tmp_path / "here" / "tower")
+    assert here == hashed(tmp_path / "there" / "tower") == hashed("tower")
+    assert here != hashed("nowhere/tower")  # which is none
+    assert (here == hashed(tmp_path / "here" / "other")) == ("/{}/" in name)  # of a single file its own name counts
+
+
+def test_a_model_moved_elsewhere_gives_the_same_record(tower, tmp_path, accelerator):
+    options = ["method=ncm", "stream=digits", "stream.limit=2", "method.encoder_size=null", "progress=false"]
+    first, path = run(resolve([*options, f"method.encoder=hf:{tower}", f"results={tmp_path / 'one'}"]), accelerator)
+    shutil.move(tower, tmp_path / "elsewhere" / "tower")
+    moved, there = run(resolve([*options, f"method.encoder=hf:{tmp_path}/elsewhere/tower", f"results={tmp_path / 'two'}"]), accelerator)
+    assert path.relative_to(tmp_path / "one") == there.relative_to(tmp_path / "two") and stable(first) == stable(moved)
+    assert row(first) == row(moved)
 
 
 def test_who_wrote_a_configuration_does_not_count(tower):
