@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from data.errors import InputError, unknown
 
@@ -73,11 +75,12 @@ def _file(name: str) -> dict[str, Any]:
     if not name.endswith((".yaml", ".yml")):
         raise InputError(f"'{name}' could not be read: write options as key=value, lists as methods=[icarl,lwm], a file as paper.yaml")
     try:
-        found = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        found = OmegaConf.to_container(OmegaConf.load(name))  # which refuses a key that is given twice
     except OSError as error:
-        raise InputError(f"the sweep's file {name} cannot be read ({error.strerror}): name another") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"the sweep's file {name} is no YAML ({str(error).splitlines()[0]}): write key: value, a line each") from None
+        raise InputError(f"the sweep's file {name} cannot be read ({error.strerror or error}): name another") from None
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        said = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"the sweep's file {name} is no YAML ({said}): write key: value, a line each") from None
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise InputError(f"the sweep's file {name} must hold key: value, a line each")
     return found

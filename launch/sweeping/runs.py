@@ -18,7 +18,7 @@ from rich.text import Text
 from bench import outside
 from bench import record as records
 from bench.config import resolve
-from bench.identity import Identity, config_hash, identity, made_by, of_record
+from bench.identity import Identity, config_hash, contents, identity, made_by, of_record
 from data.errors import InputError
 from launch.sweeping.grid import Asked, Point, points
 
@@ -36,7 +36,7 @@ class Run:
     stream: str
     folder: Path  # holds the records of all methods, over all streams
     name: str  # of the record's file, but for its models
-    data: str  # digest of the options that name the data and are not in `name`; empty where they are as they come
+    places: str  # digest of the options that name data or models by their place, which is not in `name`; empty where none does
     found: Identity | None  # of the record that it has already
     seconds: float | None  # as long as earlier runs took; None if there were none
     memory: int | None  # bytes at the peak of earlier ones
@@ -49,12 +49,12 @@ class Run:
     @property
     def key(self) -> str:
         """-> what tells it from the other runs of its folder"""
-        return "-".join(filter(None, (self.method, self.stream, self.name.removesuffix(".json"), self.data)))
+        return "-".join(filter(None, (self.method, self.stream, self.name.removesuffix(".json"), self.places)))
 
     @property
     def group(self) -> tuple:
         """-> what it shares with the runs that differ in the seed alone"""
-        return self.folder, self.stream, self.name.partition("-s")[0], self.data
+        return self.folder, self.stream, self.name.partition("-s")[0], self.places
 
     @property
     def seed(self) -> int:
@@ -113,14 +113,21 @@ def plan(asked: Asked) -> list[Run]:
         seconds = statistics.median([one["time"]["total_s"] for one in earlier]) if earlier else None
         memory = max((one["peak_memory_bytes"] for one in exact or like), default=None)
         name = f"{mine}-{code[:8]}-s{config.seed}.json"
-        run = Run(point, config.method.name, config.stream.source, folder, name, chosen(plain["stream"]), found, seconds, memory, told)
+        run = Run(
+            point, config.method.name, config.stream.source, folder, name, placed(plain, contents(config)), found, seconds, memory, told
+        )
         runs.setdefault((folder, run.key), run)
     return list(runs.values())
 
 
-def chosen(stream: dict[str, Any]) -> str:
-    """-> 8 digits over the options that choose the data by what lies there, and so are not in the options' hash"""
+def placed(config: dict[str, Any], contents: dict[str, str]) -> str:
+    """-> 8 digits over the options that choose data and models by what lies there, and so are not in the options' hash
+
+    contents: by the options that name a file or a model, as a record has it
+    """
+    stream, models = config["stream"], [name.partition(".")[2] for name in contents if name.startswith("method.")]
     said = {name: stream[name] for name in CHOOSING if stream.get(name) is not None}
+    said |= {f"method.{name}": config["method"].get(name) for name in models}
     return hashlib.sha256(repr(sorted(said.items())).encode()).hexdigest()[:8] if said else ""
 
 
@@ -159,7 +166,7 @@ def record_of(run: Run) -> dict[str, Any] | None:
     if run.found is not None:
         found = [one for one in every if of_record(one) == run.found]
     else:
-        found = [one for one in every if chosen(one["config"]["stream"]) == run.data]
+        found = [one for one in every if placed(one["config"], one.get("contents") or {}) == run.places]
     return max(found, key=lambda record: record["finished"], default=None)
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from bench import record as records
 from bench.config import resolve
-from bench.identity import made_by, of_record
+from bench.identity import contents, made_by, of_record
 from data.errors import InputError
 from launch import sweep
 from launch.sweeping import grid, local, runs
@@ -78,16 +78,24 @@ def test_the_grid_is_planned_with_estimates_and_without_what_is_done(tmp_path):
     assert runs.record_of(found[1])["seed"] == 1 and runs.record_of(found[0]) is None
 
 
-def test_a_grid_over_folders_is_one_run_each_with_its_own_record_and_log(tmp_path):
+@pytest.mark.parametrize("option", ["stream.root", "method.encoder"])
+def test_a_grid_over_folders_is_one_run_each_with_its_own_record_and_log(option, tmp_path, monkeypatch):
     """What lies at a place is in no options' hash: two places are two runs all the same."""
-    first, second = planned("methods=[ncm]", "streams=[folder]", "stream.root=a,b", f"results={tmp_path}")
+    monkeypatch.chdir(tmp_path)
+    for place in ("a/x", "b/x"):
+        Path(place).mkdir(parents=True)
+    values = ["hf:a/x", "hf:b/x"] if option == "method.encoder" else ["a/x", "b/x"]
+    written = ",".join(value.replace(":", "\\:") for value in values)
+    first, second = planned("methods=[ncm]", "streams=[folder]", f"{option}={written}", f"results={tmp_path}")
     assert first.name == second.name and first.log != second.log and first.group != second.group
     for number, run in enumerate((second, first)):
         config = resolve(run.point.overrides)
         made = {"config": OmegaConf.to_container(config), "config_hash": first.group[2].partition("-")[0], "code": made_by(config)}
+        made["contents"] = contents(config)
         record = make_record("ncm", 0, f"folder_{number}", finished=f"2026-01-0{1 + number}", **made)
         records.write(record, tmp_path / f"folder_{number}" / "ncm" / run.name)
-    assert [runs.record_of(run)["config"]["stream"]["root"] for run in (first, second)] == ["a", "b"]
+    section, name = option.split(".")
+    assert [runs.record_of(run)["config"][section][name] for run in (first, second)] == values
 
 
 def test_a_plan_tells_what_each_configuration_takes_and_guesses_nothing(tmp_path, played, capfd):
@@ -157,7 +165,8 @@ def test_wrong_input_stops_before_anything_runs(wrong):
     ("text", "said"),
     [("[1]", "must hold key: value"), ("a: [", "is no YAML"), ("methods: [ncm]\nruns: 3", "list of blocks"),
      ("runs: [{methods: [ncm], jobs: 2}]", "of the whole sweep"), ("methods: [ncm]\nmethod: {lr: 1}", "with dots"),
-     ("methods: [ncm]\nstream.limt: 3", "did you mean 'stream.limit'")],
+     ("methods: [ncm]\nstream.limt: 3", "did you mean 'stream.limit'"), ("methods: [ncm]\nmethods: [icarl]", "duplicate key methods"),
+     ("runs: [{methods: [ncm], seeds: 1, seeds: 2}]", "duplicate key seeds"), ("methods: ${", "is no YAML"), ("3", "cannot be read")],
 )  # fmt: skip
 def test_a_wrong_file_is_a_sentence(text, said, tmp_path, capsys):
     (tmp_path / "paper.yaml").write_text(text)
