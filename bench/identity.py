@@ -144,9 +144,14 @@ def contents(config: DictConfig) -> dict[str, str]:
 
 
 def _placeless(model: str) -> str:
-    """-> `timm:/a/vit` and `timm:ARCHITECTURE/a/file` as `timm:vit` and `timm:ARCHITECTURE/file`; a published model's name as it is"""
+    """-> `timm:/a/vit` and `timm:ARCHITECTURE/a/file` as `timm:vit` and `timm:ARCHITECTURE/file`; a published model's name as it is
+
+    Errors: InputError where a folder is named by dots alone.
+    """
     library, name = re.fullmatch(r"((?:timm:|open_clip:|hf:)?)(.*)", model, re.DOTALL).groups()
     architecture, _, file = name.partition("/")
+    if Path(name).name in ("", ".."):
+        raise InputError(f"'{model}' names a folder without its name, which counts: write its path, as in /models/NAME or ../NAME")
     if os.path.exists(os.path.expanduser(name)):
         return library + os.path.basename(os.path.abspath(name))
     return f"{library}{architecture}/{os.path.basename(file)}" if library and os.path.isfile(file) else model

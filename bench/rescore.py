@@ -25,6 +25,8 @@ from data.errors import InputError
 from data.source import load
 from data.stream import TaskStream
 from methods.base import method_class
+from methods.learning.sharding import weightless
+from methods.networks.weights import naming
 
 
 def rescore(path: Path, overrides: list[str], accelerator: Accelerator | None = None) -> tuple[dict[str, Any], Path]:
@@ -39,10 +41,8 @@ def rescore(path: Path, overrides: list[str], accelerator: Accelerator | None = 
     if stream.sha256 != before["stream"]["sha256"]:
         raise InputError(f"the data are not those of {path} (their sha256 is another): name their folder with stream.root=DIR")
     check_place(config, accelerator, stream)
+    check_models(path, before, config, accelerator)
     method = make_method(config, accelerator, stream)
-    others = {name for name, sha256 in method.weights().items() if before["weights"].get(name, sha256) != sha256}
-    if others:
-        raise InputError(f"the weights of {', '.join(sorted(others))} are not those of {path}: score it where they are")
     this = identity(config, stream, method.id(), method.weights())
     target = this.path(config.results)
     if target.exists():
@@ -53,6 +53,7 @@ def rescore(path: Path, overrides: list[str], accelerator: Accelerator | None = 
         scores = Scores(accelerator, checkpoints.folder)
         if checkpoints.restore(method) != (0, False):
             raise InputError(f"a run of these options is unfinished in {checkpoints.folder}: let it end, or remove that folder")
+        begin(scores, before["digest"])
         tracking = Tracking(accelerator, plain(config), this, checkpoints.folder)
         attempt, set_up = Attempt(config, accelerator, stream, method, target, checkpoints, scores, tracking), time.perf_counter() - clock
         for number, state in enumerate(states):
@@ -71,6 +72,26 @@ def rescore(path: Path, overrides: list[str], accelerator: Accelerator | None = 
     return record, target
 
 
+def begin(scores: Scores, source: str) -> None:
+    """Go on with what a former attempt scored, where it was of the same record: that of digest `source`; else forget it."""
+    said = scores.folder / "source"
+    same = said.exists() and said.read_text(encoding="utf-8") == source
+    if not same:
+        scores.forget(0)  # which waits for all
+        if scores.accelerator.is_main_process:
+            said.write_text(source, encoding="utf-8")
+
+
+def check_models(path: Path, before: dict[str, Any], config: DictConfig, accelerator: Accelerator) -> None:
+    """Errors: InputError where what the run started from is no longer what it was"""
+    was = OmegaConf.merge(config, OmegaConf.create({"method": before["config"]["method"]}))
+    with weightless(), naming():
+        now = method_class(config.method.name)(was.method, accelerator).weights()
+    others = [name for name in {**before["weights"], **now} if before["weights"].get(name) != now.get(name)]
+    if others:
+        raise InputError(f"the weights of {', '.join(sorted(others))} are not those of {path}: score it where they are")
+
+
 def changed(path: Path, before: dict[str, Any], overrides: list[str]) -> DictConfig:
     """-> the configuration of a record with some options changed. Errors: InputError where one of them could act while learning"""
     once(overrides)
@@ -86,7 +107,10 @@ def changed(path: Path, before: dict[str, Any], overrides: list[str]) -> DictCon
             what = f"{', '.join(sorted(free))} can be changed" if free else "none of its options acts at prediction alone"
             raise InputError(f"'{key}' is no option that a trained {name} can be scored again with: {what}")
         OmegaConf.update(found, key, OmegaConf.select(asked, key))
-    found.results, found.keep_states = str(path.resolve().parents[2]), False
+    place = path.resolve()
+    if place.parts[-3:-1] != (before["stream"]["key"], before["method"]):
+        raise InputError(f"{path} does not lie where its run wrote it, at STREAM/METHOD/FILE.json: put it back, its states beside it")
+    found.results, found.keep_states = str(place.parents[2]), False
     if config_hash(found) == before["config_hash"]:
         raise InputError(
             f"{path} is scored so already: name another value of {' or '.join(sorted(free)) or 'an option; this method has none'}"

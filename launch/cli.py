@@ -137,7 +137,7 @@ def _validate(arguments: list[str]) -> int:
             try:
                 found = record.read(path)
                 schemas[found["schema"]] += 1
-                reason = (None if found["limited"] else refusal(found)) or _predictions(path, found)
+                reason = refusal(found | {"limited": False}) or _predictions(path, found)
             except InputError as error:
                 reason = str(error).removeprefix(f"{path} ")
                 schemas[None] += 1

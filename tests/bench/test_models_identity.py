@@ -13,6 +13,7 @@ from bench.engine import run
 from bench.identity import config_hash, of_record, row
 from bench.record import stable
 from bench.run import main
+from data.errors import InputError
 from launch.sweeping import grid, runs
 from methods.base import method_class
 from methods.gmm.tiny import tiny_folder
@@ -82,6 +83,10 @@ def test_where_a_model_lies_does_not_count(method, option, name, tmp_path, monke
     assert here == hashed(tmp_path / "there" / "tower") == hashed("tower")
     assert here != hashed("nowhere/tower")  # which is none
     assert (here == hashed(tmp_path / "here" / "other")) == ("/{}/" in name)  # of a single file its own name counts
+    for place in ("", ".", "..", "nowhere/..")[: 0 if "/{}/" in name else 4]:
+        if place or ":" in name:
+            with pytest.raises(InputError, match="without its name"):
+                hashed(place)
 
 
 def test_a_model_moved_elsewhere_gives_the_same_record(tower, tmp_path, accelerator):

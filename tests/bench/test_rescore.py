@@ -1,15 +1,20 @@
 """Scoring again: the record is the one of a run that was trained with the other rule. Oracle: that run, bit for bit."""
 
+import json
+import shutil
+
 import pandas as pd
 import pytest
+from safetensors.torch import load_file
 
 from bench import record as records
 from bench.config import resolve
-from bench.engine import run
+from bench.engine import run, score_task
 from bench.rescore import rescore
 from bench.resume.states import states_folder
 from data.errors import InputError
 from launch.cli import main
+from methods.gmm.tiny import tiny_folder
 from tests.conftest import QUICK, SMALL
 
 
@@ -106,3 +111,47 @@ def test_a_run_that_began_without_keeping_does_not_go_on_keeping(accelerator, tm
         run(plain, accelerator)
     with pytest.raises(InputError, match="began without keep_states"):
         run(configured("finetune", tmp_path, "keep_states=true"), accelerator)
+
+
+def test_a_record_elsewhere_is_put_back_first(kept, accelerator, tmp_path):
+    """Else the new record would go three folders up, whatever that is."""
+    copy = shutil.copy(kept, tmp_path / "record.json")
+    with pytest.raises(InputError, match="put it back"):
+        rescore(copy, ["method.scoring=likelihood"], accelerator)
+
+
+def test_scores_of_another_record_do_not_count(kept, accelerator, monkeypatch):
+    """A rescoring that was cut short goes on; where the run was made again in between, it begins anew. Oracle: what was scored."""
+    scored = []
+
+    class Cut(Exception):
+        pass
+
+    def first(attempt, number):
+        if number:
+            raise Cut
+        score_task(attempt, number)
+
+    for source, wanted in (("0" * 64, [0, 1]), (records.read(kept)["digest"], [1])):
+        monkeypatch.setattr("bench.rescore.score_task", first)
+        with pytest.raises(Cut):
+            rescore(kept, ["method.max_new_tokens=33"], accelerator)
+        (unfinished,) = kept.parent.glob(".*-s0")
+        (unfinished / "source").write_text(source)
+        monkeypatch.setattr("bench.rescore.score_task", lambda *given: scored.append(given[1]) or score_task(*given))
+        _, path = rescore(kept, ["method.max_new_tokens=33"], accelerator)
+        assert scored == wanted
+        scored.clear()
+        path.unlink()
+
+
+def test_a_model_that_was_replaced_by_another_file_is_refused(accelerator, tmp_path):
+    """Its weights have another name now, and are not those that the states were learnt with."""
+    folder = shutil.copytree(tiny_folder("llava"), tmp_path / "llava")
+    options = ["method.vlm=hf", f"method.model={folder}", "method.visual_tokens=0", "method.scoring=exact", "keep_states=true"]
+    _, path = run(configured("gmm", tmp_path, *options), accelerator)
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    weights = dict.fromkeys(load_file(folder / "other.safetensors"), "other.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
+    with pytest.raises(InputError, match="llava/model.safetensors, llava/other.safetensors are not those of"):
+        rescore(path, ["method.scoring=likelihood"], accelerator)
