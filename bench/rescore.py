@@ -18,6 +18,7 @@ from bench.engine import Attempt, check_place, checkpoints_of, keep, make_accele
 from bench.evaluation import Scores
 from bench.identity import UNHASHED, config_hash, identity, made_by
 from bench.resume.checkpoint import Stopped
+from bench.resume.saving import saving
 from bench.resume.states import kept_states, method_state
 from bench.tracking import Tracking
 from data.config import UNHASHED as STREAM_UNHASHED
@@ -79,7 +80,8 @@ def begin(scores: Scores, source: str) -> None:
     if not same:
         scores.forget(0)  # which waits for all
         if scores.accelerator.is_main_process:
-            said.write_text(source, encoding="utf-8")
+            with saving(scores.folder):
+                said.write_text(source, encoding="utf-8")
 
 
 def check_models(path: Path, before: dict[str, Any], config: DictConfig, accelerator: Accelerator) -> None:

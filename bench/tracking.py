@@ -48,7 +48,7 @@ class Tracking:
         wandb = {"group": group, "job_type": "run", "name": f"{group}/{name}", "settings": {"finish_timeout": PATIENCE}}
         wandb |= {"id": known, "resume": "allow"}
         tensorboard = {} if anew else {"purge_step": step + 1}
-        flat |= {"config_hash": run.config_hash, "stream_key": run.stream, "code": run.code[:8]}
+        flat |= {"config_hash": run.config_hash, "stream_key": run.stream, "code": run.code[:8], "models": run.models[:8]}
         self._try(lambda: accelerator.init_trackers(project, config=flat, init_kwargs={"wandb": wandb, "tensorboard": tensorboard}))
 
     def log(self, values: dict[str, float]) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench import record as records
 from bench.board.board import COSTS, METRICS, Board
-from bench.identity import UNHASHED, code_mark, row, shown
+from bench.identity import UNHASHED, code_mark, of_record, options_hash, row, shown
 from bench.metrics import summarise
 from data.errors import InputError
 from methods.config import REFERENCES
@@ -63,10 +63,14 @@ def refusal(record: dict[str, Any]) -> str | None:
             return f"it counts {len(record['counts']['correct'])} tasks where its stream has {tasks}"
         differ = [name for name in METRICS if not _close(record["metrics"][name], derived[name])]
         odd = _odd(_flat("", record))
+        acted = record["schema"] == 1 or options_hash(record["config"], record["contents"]) == record["config_hash"]
+        seeded = record["config"]["seed"] == record["seed"] and type(record["seed"]) is int
     except (KeyError, TypeError, IndexError, ValueError, ZeroDivisionError, AttributeError, OverflowError) as error:
         return f"a part of it is missing or malformed ({error.__class__.__name__}: {error})"
     if odd:
         return f"its {odd} is malformed"
+    if not (acted and seeded):
+        return f"its {'seed' if acted else 'config_hash'} does not follow from its options"
     return f"its {differ[0]} does not follow from its counts" if differ else None
 
 
@@ -187,7 +191,7 @@ def _labels(table: pd.DataFrame, raw: dict[str, dict[str, Any]]) -> list[str]:
 
 def _options(record: dict[str, Any]) -> dict[str, Any]:
     plain = {key: value for key, value in record["config"].items() if key not in UNHASHED}
-    acted = {"precision": precision(record), "code": code_mark(record), "weights": str(record["weights"])}
+    acted = {"precision": precision(record), "code": code_mark(record), "models": of_record(record).models[:8]}
     return {".".join(key): str(value) for key, value in _leaves(plain)} | acted
 
 

@@ -29,12 +29,14 @@ LEAST = 3  # seeds on each side below which no interval is given
 def load(place: Path, limited: bool = False) -> pd.DataFrame:
     """-> one row a record: stream, sha256, method, seed, code, metrics; `limited` ones only if asked for.
 
-    Errors: InputError for any other, and where one method has records of several options, or of several versions of its code.
+    Errors: InputError for any other, and where one method has records of several options, published models, or versions of its code.
     """
     frame = _load(place, limited)
     for (stream, method), group in frame.groupby(["stream", "method"]):
         if group["options"].nunique() > 1:
             raise InputError(f"{place} holds {method} on {stream} with several options: name a folder that holds one of them")
+        if group["models"].nunique() > 1:
+            raise InputError(f"{place} holds {method} on {stream} from several published models: name a folder that holds one of them")
         if group["code"].nunique() > 1:
             raise InputError(
                 f"{place} holds {method} on {stream} by several versions of the code: cilbench compare {place} sets them apart"
@@ -50,7 +52,7 @@ def versions(place: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     Errors: InputError where there are none, or more than one older version.
     """
     older, newest = [], []
-    for (stream, method, _), group in _load(place, False).groupby(["stream", "method", "options"]):
+    for (stream, method, *_), group in _load(place, False).groupby(["stream", "method", "options", "models"]):
         last = group.groupby("code")["finished"].max().sort_values(kind="stable").index.tolist()
         if len(last) > 2:
             raise InputError(f"{place} holds {method} on {stream} by {len(last)} versions of the code: name two folders with one each")
@@ -75,6 +77,7 @@ def _load(place: Path, limited: bool) -> pd.DataFrame:
         row = {"stream": stream["key"], "sha256": stream["sha256"], "method": record["method"], "seed": record["seed"]}
         row |= {
             "options": of_record(record).config_hash,
+            "models": of_record(record).models,
             "code": code_mark(record),
             "made": record.get("code"),
             "finished": record["finished"],

@@ -8,6 +8,7 @@ import pandas as pd
 
 from bench.board.writing import PNG, check_ours
 from bench.metrics import rates
+from data.errors import InputError
 
 
 def write_plots(record: dict[str, Any], path: Path) -> list[Path]:
@@ -16,7 +17,10 @@ def write_plots(record: dict[str, Any], path: Path) -> list[Path]:
     for name, figure in (("curve", curve(record)), ("matrix", matrix(record))):
         written.append(path.with_name(f"{path.stem}-{name}.png"))
         check_ours(written[-1:])
-        figure.savefig(written[-1], dpi=150, metadata=PNG)
+        try:
+            figure.savefig(written[-1], dpi=150, metadata=PNG)
+        except OSError as error:
+            raise InputError(f"{written[-1]} could not be written ({error.strerror}): make room there, and the folder writable") from None
     return written
 
 

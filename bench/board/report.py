@@ -13,7 +13,7 @@ from bench.board.collect import aggregate, collect
 from bench.board.tables import markdown
 from data.errors import InputError
 
-BY = ["group", "config.config_hash", "config.code"]  # the rows of a leaderboard: stream, method, options, code
+BY = ["group", "config.config_hash", "config.code", "config.models"]  # the rows of a leaderboard: stream, method, options, code, models
 
 
 def build(folder: Path, project: str, entity: str | None) -> Any:

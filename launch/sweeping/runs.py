@@ -162,7 +162,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def record_of(run: Run) -> dict[str, Any] | None:
     """-> its record, the newest where it started from several versions of a published model, None where it has none"""
-    every = filter(None, map(_read, run.folder.glob(f"*/*/{run.name.replace('-s', '*-s')}")))
+    every = [one for path in run.folder.glob(f"*/*/{run.name.replace('-s', '*-s')}") if (one := _read(path)) and one["seed"] == run.seed]
     if run.found is not None:
         found = [one for one in every if of_record(one) == run.found]
     else:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from bench import record as records
+from bench.identity import options_hash
 from bench.metrics import summarise
 
 
@@ -32,7 +33,6 @@ def make_record(
         },
         "seed": seed,
         "config": {"method": {"name": method, "lr": 0.1}, "stream": {"source": "made"}, "seed": seed},
-        "config_hash": "0123456789ab",
         "contents": {},
         "code": {"digest": "c0de" * 16, "files": {}, "versions": {}},
         "counts": counts,
@@ -48,6 +48,7 @@ def make_record(
         "finished": "2026-01-01T00:00:03+00:00",
     }
     record |= changes
+    record.setdefault("config_hash", options_hash(record["config"], record["contents"]))
     record.setdefault("metrics", summarise(record["counts"]))
     return record
 

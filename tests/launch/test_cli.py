@@ -5,6 +5,7 @@ import pytest
 from data.config import STREAMS
 from launch.cli import COMMANDS, main
 from methods.config import METHODS
+from tests.bench.made import make_record
 
 
 def test_help_and_lists(capsys):
@@ -57,6 +58,14 @@ def test_validate_names_what_was_edited(made, tmp_path, capsys):
     assert main(["validate", str(tmp_path)]) == 1
     said = capsys.readouterr().out
     assert str(bad) in said and str(good) not in said and "1 of 2 records are sound" in said
+
+
+@pytest.mark.parametrize("edited", [{"config_hash": "0" * 12}, {"config": make_record(seed=1)["config"], "limited": True}])
+def test_validate_names_what_does_not_follow_from_the_options(edited, made, tmp_path, capsys):
+    """Whoever edits may also seal it again."""
+    made(**edited)
+    assert main(["validate", str(tmp_path)]) == 1
+    assert f"{'config_hash' if 'config_hash' in edited else 'seed'} does not follow from its options" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [b"PAR1 half of a file", b""])

@@ -48,5 +48,9 @@ def test_what_cannot_be_compared_is_one_sentence(tmp_path, capsys):
     assert "no method on the same stream" in capsys.readouterr().err
     with pytest.raises(InputError, match="limited"):
         load(tmp_path / "c")
+    write_record(tmp_path / "d", weights={"vit": "1"})
+    write_record(tmp_path / "d", seed=1, weights={"vit": "2"})
+    with pytest.raises(InputError, match="several published models"):
+        load(tmp_path / "d")
     with pytest.raises(InputError, match="does not exist"):
         load(tmp_path / "absent")

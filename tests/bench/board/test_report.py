@@ -43,7 +43,7 @@ def test_a_report_holds_the_tables_and_a_grid_a_stream(made, tmp_path, fake, cap
     assert "# Leaderboard" in report.blocks[0].text and "icarl" in report.blocks[0].text
     grids = [block for block in report.blocks if hasattr(block, "runsets")]
     assert [grid.runsets[0].filters for grid in grids] == [f"Config('stream_key') = 'made-b0-inc2-natural-v{n}'" for n in (1, 2)]
-    assert all(grid.runsets[0].groupby == ["group", "config.config_hash", "config.code"] for grid in grids)
+    assert all(grid.runsets[0].groupby == ["group", "config.config_hash", "config.code", "config.models"] for grid in grids)
 
 
 def test_no_account_no_package_and_no_records_are_one_sentence(made, tmp_path, fake, monkeypatch, capsys):
