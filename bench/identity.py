@@ -23,6 +23,7 @@ from methods.config import LATER
 # Options that change no number, and the seed.
 UNHASHED = ("features", "results", "resume", "checkpoint", "timeout_minutes", "dry_run", "tracker", "project", "pictures", "progress")
 UNHASHED += ("keep_states", "seed")
+_begun: dict[str, tuple[dict[str, str], dict[str, Any]]] = {}  # by configuration; see `begun`
 
 
 class Identity(NamedTuple):
@@ -51,8 +52,14 @@ def identity(config: DictConfig, stream: Any, method: str, weights: Mapping[str,
 
     Errors: InputError where no source is found
     """
-    made = made_by(config)["digest"]
-    return Identity(stream.key, stream.sha256, method, config_hash(config), made, config.seed, models(weights))
+    named, made = _begun[str(config)] = contents(config), made_by(config)
+    acted = options_hash(OmegaConf.to_container(config), named)
+    return Identity(stream.key, stream.sha256, method, acted, made["digest"], config.seed, models(weights))
+
+
+def begun(config: DictConfig) -> tuple[dict[str, str], dict[str, Any]]:
+    """-> `contents` and `made_by` as they were when the run's identity was asked for; on the way files may change and models move"""
+    return _begun.get(str(config)) or (contents(config), made_by(config))
 
 
 def models(weights: Mapping[str, str]) -> str:
@@ -119,7 +126,12 @@ def hashed(config: dict[str, Any], contents: dict[str, str] | None = None) -> di
 
 def config_hash(config: DictConfig) -> str:
     """-> 12 hex digits over all options that can change a number, but for the seed; of a file that an option names its content counts"""
-    plain = hashed(OmegaConf.to_container(config), contents(config))
+    return options_hash(OmegaConf.to_container(config), contents(config))
+
+
+def options_hash(config: dict[str, Any], contents: dict[str, str]) -> str:
+    """-> as above. config, contents: as a record has them"""
+    plain = hashed(config, contents)
     same = json.loads(json.dumps(plain), parse_float=lambda text: float(text) + 0.0)  # -0.0 is 0.0
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
 

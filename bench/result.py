@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from omegaconf import DictConfig
 
 from bench import record as records
-from bench.identity import config_hash, contents, made_by
+from bench.identity import begun, options_hash
 from bench.metrics import summarise
 from data.stream import TaskStream
 from methods.base import Method, Stored
@@ -25,6 +25,7 @@ def result(config: DictConfig, stream: TaskStream, method: Method, plain: dict[s
         if any(value is None for value in counts[name]):
             counts[name] = None
     counts["total"] = stream.test_sizes()
+    contents, code = begun(config)
     return {
         "schema": records.SCHEMA,
         "method": method.id(),
@@ -41,9 +42,9 @@ def result(config: DictConfig, stream: TaskStream, method: Method, plain: dict[s
         },
         "seed": config.seed,
         "config": plain,
-        "config_hash": config_hash(config),
-        "contents": contents(config),
-        "code": made_by(config),
+        "config_hash": options_hash(plain, contents),
+        "contents": contents,
+        "code": code,
         "counts": counts,
         "metrics": summarise(counts),
         "memory": _memory(method.stored(), [one["bytes"] for one in tasks]),

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save
 
 from bench.config import resolve
-from bench.engine import run
+from bench.engine import keep, run
 from bench.identity import config_hash, of_record, row
 from bench.record import stable
 from bench.run import main
@@ -89,10 +89,13 @@ def test_where_a_model_lies_does_not_count(method, option, name, tmp_path, monke
                 hashed(place)
 
 
-def test_a_model_moved_elsewhere_gives_the_same_record(tower, tmp_path, accelerator):
+def test_a_model_moved_elsewhere_gives_the_same_record(tower, tmp_path, accelerator, monkeypatch):
+    """It moves before the first run's record is written, which says what the run was called when it began."""
     options = ["method=ncm", "stream=digits", "stream.limit=2", "method.encoder_size=null", "progress=false"]
-    first, path = run(resolve([*options, f"method.encoder=hf:{tower}", f"results={tmp_path / 'one'}"]), accelerator)
-    shutil.move(tower, tmp_path / "elsewhere" / "tower")
+    with monkeypatch.context() as patched:
+        patched.setattr("bench.engine.keep", lambda *given: shutil.move(tower, tmp_path / "elsewhere" / "tower") and keep(*given))
+        first, path = run(resolve([*options, f"method.encoder=hf:{tower}", f"results={tmp_path / 'one'}"]), accelerator)
+    assert of_record(first).path(str(tmp_path / "one")) == path
     moved, there = run(resolve([*options, f"method.encoder=hf:{tmp_path}/elsewhere/tower", f"results={tmp_path / 'two'}"]), accelerator)
     assert path.relative_to(tmp_path / "one") == there.relative_to(tmp_path / "two") and stable(first) == stable(moved)
     assert row(first) == row(moved)
