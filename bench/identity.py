@@ -164,7 +164,7 @@ def _placeless(model: str) -> str:
     architecture, _, file = name.partition("/")
     if Path(name).name in ("", ".."):
         raise InputError(f"'{model}' names a folder without its name, which counts: write its path, as in /models/NAME or ../NAME")
-    if os.path.exists(os.path.expanduser(name)):
+    if os.path.isdir(os.path.expanduser(name)):
         return library + os.path.basename(os.path.abspath(name))
     return f"{library}{architecture}/{os.path.basename(file)}" if library and os.path.isfile(file) else model
 

@@ -163,7 +163,7 @@ def aggregate(board: Board) -> pd.DataFrame:
     numbers = [*METRICS, *COSTS]
     groups = board.records.sort_values([*ROW, "seed"]).groupby(ROW, sort=True)
     table = groups[numbers].mean().join(groups[numbers].std(ddof=1).add_suffix("_std"))
-    table["n"] = groups.size()
+    table["n"], table["memory_bytes"] = groups.size(), groups["memory_bytes"].max()  # what no seed goes beyond: readers filter by it
     for name in ("seed", "path"):
         table[f"{name}s"] = groups[name].agg(list)
     for name in ("dataset", "sizes", "kept"):

@@ -78,7 +78,7 @@ def _file(name: str) -> dict[str, Any]:
         found = OmegaConf.to_container(OmegaConf.load(name))  # which refuses a key that is given twice
     except OSError as error:
         raise InputError(f"the sweep's file {name} cannot be read ({error.strerror or error}): name another") from None
-    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException, RecursionError) as error:
         said = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"the sweep's file {name} is no YAML ({said}): write key: value, a line each") from None
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):

@@ -166,7 +166,8 @@ def test_wrong_input_stops_before_anything_runs(wrong):
     [("[1]", "must hold key: value"), ("a: [", "is no YAML"), ("methods: [ncm]\nruns: 3", "list of blocks"),
      ("runs: [{methods: [ncm], jobs: 2}]", "of the whole sweep"), ("methods: [ncm]\nmethod: {lr: 1}", "with dots"),
      ("methods: [ncm]\nstream.limt: 3", "did you mean 'stream.limit'"), ("methods: [ncm]\nmethods: [icarl]", "duplicate key methods"),
-     ("runs: [{methods: [ncm], seeds: 1, seeds: 2}]", "duplicate key seeds"), ("methods: ${", "is no YAML"), ("3", "cannot be read")],
+     ("runs: [{methods: [ncm], seeds: 1, seeds: 2}]", "duplicate key seeds"), ("methods: ${", "is no YAML"),
+     ("a: &a [*a]", "is no YAML"), ("3", "cannot be read")],
 )  # fmt: skip
 def test_a_wrong_file_is_a_sentence(text, said, tmp_path, capsys):
     (tmp_path / "paper.yaml").write_text(text)
