@@ -66,6 +66,17 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "finished": (str, "UTC, ISO 8601"),
     "digest": (str, "sha256 of the record without this key"),
 }
+NUMBER = (int, float)
+PARTS: dict[str, dict[str, type | tuple[type, ...]]] = {  # what every reader takes for granted in a part
+    "stream": {"key": str, "sha256": str, "dataset": str, "tasks": list},
+    "config": {"method": dict, "stream": dict},
+    "counts": {"correct": list, "total": list},
+    "metrics": {"per_task_accuracy": list},
+    "memory": {"items": int, "bytes": int, "by_kind": dict},
+    "parameters": {"total": int, "trainable": int},
+    "time": {"train_s": NUMBER, "evaluate_s": NUMBER, "total_s": NUMBER, "per_task": list},
+    "environment": {"world_size": int},
+}
 # Fields that schema 1 gained after its first records or never had.
 LATER = ("scoring", "models", "rescored", "code", "contents")
 OPTIONAL = ("models", "rescored")  # fields that not every record has
@@ -143,6 +154,10 @@ def validate(record: Any) -> list[str]:
         return [f"schema is {schema!r} where {' and '.join(map(str, READ))} are read"]
     problems = [f"'{key}' is missing" for key in FIELDS if key not in record and key not in (LATER if schema == 1 else OPTIONAL)]
     problems += [f"'{key}' is no {_name(kind)}" for key, (kind, _) in FIELDS.items() if key in record and not isinstance(record[key], kind)]
+    if problems:
+        return problems
+    for part, needed in PARTS.items():
+        problems += [f"'{part}' has no '{key}'" for key, kind in needed.items() if not isinstance(record[part].get(key), kind)]
     if problems:
         return problems
     if schema > 1 and not well_formed(record["code"]):

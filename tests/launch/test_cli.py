@@ -1,7 +1,10 @@
 """The console command: each part answers, and wrong input is one sentence."""
 
+import json
+
 import pytest
 
+from bench import record as records
 from data.config import STREAMS
 from launch.cli import COMMANDS, main
 from methods.config import METHODS
@@ -58,6 +61,17 @@ def test_validate_names_what_was_edited(made, tmp_path, capsys):
     assert main(["validate", str(tmp_path)]) == 1
     said = capsys.readouterr().out
     assert str(bad) in said and str(good) not in said and "1 of 2 records are sound" in said
+
+
+@pytest.mark.parametrize("part", records.PARTS)
+def test_a_record_that_lacks_a_part_is_a_sentence_to_every_command(part, made, tmp_path, capsys):
+    path = made()
+    record = {**json.loads(path.read_text()), part: {}}
+    path.write_text(json.dumps(record | {"digest": records.digest(record)}))
+    for command in (["show", str(path)], ["rescore", str(path), "method.lr=1"], ["validate", str(path)], ["compare", str(path), str(path)]):
+        assert main(command) in (1, 2)
+        said = capsys.readouterr()
+        assert f"'{part}' has no '" in said.out + said.err
 
 
 @pytest.mark.parametrize("edited", [{"config_hash": "0" * 12}, {"config": make_record(seed=1)["config"], "limited": True}])
