@@ -11,8 +11,9 @@ from data.errors import InputError
 
 
 def make() -> dict:
-    empty = {int: 0, str: "", dict: {}, bool: False}
-    record = {key: empty[kind] for key, (kind, _) in records.FIELDS.items()}
+    record = {key: kind() for key, (kind, _) in records.FIELDS.items()}
+    for part, needed in records.PARTS.items():
+        record[part] = {key: 0 if kind == records.NUMBER else kind() for key, kind in needed.items()}
     record["schema"] = records.SCHEMA
     record["code"] = {"digest": "0" * 64, "files": {}, "versions": {}}
     record["counts"] = {"correct": [[3], [2, 4]], "total": [5, 5], "task_il_correct": [[4], [4, 5]], "invalid": None}
