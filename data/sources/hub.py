@@ -24,7 +24,7 @@ from data.images.intake import Account, Kind
 from data.images.layouts import roles
 from data.images.store import FileStore
 from data.source import Source, Split, divided
-from data.sources.parquet import check_numbers
+from data.sources.hub_files import check_numbers, files_of, passed_over
 
 
 class HubStore(FileStore):
@@ -89,8 +89,9 @@ def load(config: HubConfig) -> Source:
     label = _column(features, config.label_column, "ClassLabel", "label")
     names = getattr(features[label], "names", None)
     local = Path(config.root).expanduser()
-    if names is not None and local.is_dir() and not _is_saved(local):
-        check_numbers(local, config.config, label, names)
+    files = files_of(local, config.config) if local.is_dir() and not _is_saved(local) else {}
+    if names is not None:
+        check_numbers(files, label, names)
     parts = [_part(train, tables[train], image, label)]
     for name in _test_splits(config, tables, train):
         part = _part(name, tables[name], image, label)
@@ -124,7 +125,9 @@ def load(config: HubConfig) -> Source:
     slug = "".join(letter if letter.isalnum() else "_" for letter in Path(config.root).name.lower())[:40]
     cut = f"the split '{train}' is cut by a seed into training and test images"
     notes.insert(0, f"splits: {train} to train, {parts[1].name} to test" if len(parts) > 1 else cut)
-    return Source(f"hub_{slug}", 2, *made, words_of(names), intake=_account(made, parts, tables, len(names), notes))
+    intake = _account(made, parts, tables, len(names), notes)
+    intake.left_out.update(passed_over(local, files, tables))
+    return Source(f"hub_{slug}", 2, *made, words_of(names), intake=intake)
 
 
 def _tables(config: HubConfig) -> dict[str, Any]:

@@ -161,3 +161,36 @@ def test_a_configuration_is_chosen(tmp_path):
 def test_a_list_of_files_is_refused(tmp_path):
     with pytest.raises(InputError, match="stream.test_list names files"):
         stream_of(saved(tmp_path, train=part(ROWS, ROWS, LABEL)), test_list="x.txt")
+
+
+def test_a_series_of_files_is_read_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "pets" / "data"
+    folder.mkdir(parents=True)
+    for number in range(2):
+        part(ROWS, [0, 1, 2] * 2, LABEL, 6 * number).to_parquet(folder / f"train-{number:05}-of-00002.parquet")
+    part(ROWS, [0, 1, 2] * 2, LABEL, 12).to_parquet(folder / "test-00000-of-00001.parquet")
+    assert len(stream_of(str(tmp_path / "pets")).train.labels) == 12
+    (folder / "train-00001-of-00002.parquet").unlink()
+    with pytest.raises(InputError, match="lacks 1 of 2 files, data/train-00001-of-00002.parquet first: fetch them"):
+        stream_of(str(tmp_path / "pets"))
+
+
+def test_what_the_package_passes_over_is_counted(tmp_path):
+    """Oracle: the files of the folder, by hand"""
+    for split in ("train", "test"):
+        (tmp_path / "pets" / split).mkdir(parents=True)
+        part(ROWS, [0, 1, 2] * 2, LABEL).to_parquet(tmp_path / "pets" / split / "rows.parquet")
+    part(ROWS, [0, 1, 2] * 2, LABEL).to_parquet(tmp_path / "pets" / "more.parquet")
+    assert [(kind.count, kind.first) for kind in stream_of(str(tmp_path / "pets")).intake.left_out.values()] == [(1, "more.parquet")]
+    for split in ("train", "test"):
+        for row, name in enumerate(ROWS):
+            Image.fromarray(np.full((6, 6, 3), NAMES.index(name), np.uint8)).save(_made(tmp_path / "beasts" / split) / f"{row}.png")
+        lines = ["file_name,label", *(f"{row}.png,{name}" for row, name in enumerate(ROWS) if row or split == "test")]
+        (tmp_path / "beasts" / split / "metadata.csv").write_text("\n".join(lines))
+    left = stream_of(str(tmp_path / "beasts"), label_column="label").intake.left_out
+    assert {reason: kind.count for reason, kind in left.items()} == {"of the split 'train' without a row in its metadata": 1}
+
+
+def _made(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
