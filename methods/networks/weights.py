@@ -19,6 +19,7 @@ from methods.learning.sharding import planned
 
 TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]  # configurations and tokenizers
 ELSEWHERE = ["original/*", "onnx/*", "openvino/*", "*consolidated*"]  # the same weights in other forms
+BESIDE = ["LICENSE*", "README*", "NOTICE*", "USE_POLICY*", "requirements*.txt", "trainer_state.json", "*_results.json"]  # no library's
 UNREAD = ("transformers_version", "_name_or_path", "_commit_hash")  # of a configuration: who wrote it, from where
 LONG = 200  # letters of a library's own words
 POINTER = 1024  # bytes; what Git LFS leaves is shorter
@@ -71,7 +72,7 @@ def settings_sha256(folder: Path) -> str:
     """-> over what a model's folder says beside its weights: configurations, templates and tokenizers, also one folder deeper"""
     digest = hashlib.sha256()
     found = {file for pattern in TEXTS for depth in (pattern, f"*/{pattern}") for file in folder.glob(depth)}
-    for file in sorted(found - {file for pattern in (*ELSEWHERE, ".*/*", "*.index.json") for file in folder.glob(pattern)}):
+    for file in sorted(found - {file for pattern in (*ELSEWHERE, *BESIDE, ".*/*", "*.index.json") for file in folder.glob(pattern)}):
         digest.update(repr((file.relative_to(folder).as_posix(), _said(file))).encode())
     return digest.hexdigest()
 

@@ -107,7 +107,8 @@ def test_who_wrote_a_configuration_does_not_count(tower):
     before = settings_sha256(tower)
     said = json.loads((tower / "config.json").read_text())
     (tower / "config.json").write_text(json.dumps(dict(sorted(said.items(), reverse=True)) | {"transformers_version": "99"}, indent=4))
-    (tower / "README.md").write_text("# A tower")
+    for name in ("README.md", "LICENSE.txt", "trainer_state.json", "eval_results.json"):
+        (tower / name).write_text("# A tower")
     assert settings_sha256(tower) == before
     (tower / "config.json").write_text(json.dumps(said | {"hidden_act": "relu"}))
     assert settings_sha256(tower) != before
