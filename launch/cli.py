@@ -133,7 +133,9 @@ def _validate(arguments: list[str]) -> int:
     for place in map(Path, arguments):
         if not place.exists():
             raise InputError(f"{place} does not exist: name a record or a folder of records")
-        for path in record.find(place):
+        if not (paths := record.find(place)):
+            raise InputError(f"{place} holds no record: name the folder that the runs wrote to")
+        for path in paths:
             try:
                 found = record.read(path)
                 schemas[found["schema"]] += 1

@@ -29,6 +29,7 @@ def test_help_and_lists(capsys):
         (["show", "absent.json"], "is no record"),
         (["validate"], "takes records"),
         (["validate", "absent"], "does not exist"),
+        (["validate", "methods"], "holds no record"),
     ],
 )
 def test_wrong_input_is_one_sentence(arguments, said, capsys):
