@@ -166,7 +166,8 @@ def _placeless(model: str) -> str:
         raise InputError(f"'{model}' names a folder without its name, which counts: write its path, as in /models/NAME or ../NAME")
     if os.path.isdir(os.path.expanduser(name)):
         return library + os.path.basename(os.path.abspath(name))
-    return f"{library}{architecture}/{os.path.basename(file)}" if library and os.path.isfile(file) else model
+    weights = os.path.isfile(file) or file.endswith((".safetensors", ".bin", ".pth", ".pt"))  # a plan's may still be missing
+    return f"{library}{architecture}/{os.path.basename(file)}" if library and weights else model
 
 
 def _lines_sha256(path: Path) -> str:
