@@ -9,7 +9,7 @@ from typing import Any
 from data.errors import InputError
 from data.images.intake import Kind
 
-SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(.*)")
+SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)(?:-[0-9a-f]{16})?(\.[^/]*)")  # older ones have a fingerprint each
 TABLES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".tar", ".zip")
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
 
@@ -18,18 +18,19 @@ def files_of(folder: Path, configuration: str | None) -> dict[str, list[str]]:
     """-> by split, the files that the package reads. Errors: InputError where one of a numbered series is not there"""
     import datasets
 
+    found = datasets.load_dataset_builder(str(folder), configuration).config.data_files or {}
+    files = {str(split): [str(file) for file in every] for split, every in found.items()}
     series = defaultdict(set)
-    for file in sorted(folder.rglob("*-of-*")):
-        if found := SHARD.fullmatch(str(file.relative_to(folder))):
-            before, number, count, after = found.groups()
+    for said in (SHARD.fullmatch(file) for every in files.values() for file in every):
+        if said:
+            before, number, count, after = said.groups()
             series[before, int(count), after].add(int(number))
     for (before, count, after), numbers in series.items():
-        if lacking := sorted(set(range(count)) - numbers):
-            raise InputError(
-                f"{folder} lacks {len(lacking)} of {count} files, {before}-{lacking[0]:05}-of-{count:05}{after} first: fetch them"
-            )
-    found = datasets.load_dataset_builder(str(folder), configuration).config.data_files or {}
-    return {str(split): [str(file) for file in every] for split, every in found.items()}
+        first = int(count in numbers)  # some count from 1
+        if lacking := sorted(set(range(first, first + count)) - numbers):
+            name = f"{before}-{lacking[0]:05}-of-{count:05}{after}"
+            raise InputError(f"{len(lacking)} of {count} files of the data set are not there, {name} first: fetch them")
+    return files
 
 
 def check_numbers(files: dict[str, list[str]], label: str, names: list[str]) -> None:

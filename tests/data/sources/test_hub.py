@@ -163,15 +163,21 @@ def test_a_list_of_files_is_refused(tmp_path):
         stream_of(saved(tmp_path, train=part(ROWS, ROWS, LABEL)), test_list="x.txt")
 
 
-def test_a_series_of_files_is_read_whole_or_not_at_all(tmp_path):
-    folder = tmp_path / "pets" / "data"
+@pytest.mark.parametrize("name", ["train-{:05}-of-00002.parquet", "train-{:05}-of-00002-{:016x}.parquet"])
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_series_of_files_is_read_whole_or_not_at_all(start, name, tmp_path):
+    """With a fingerprint in each name, too, as older data sets have them; what a download leaves hidden beside them is no part."""
+    folder, hidden = tmp_path / "pets" / "data", tmp_path / "pets" / ".cache" / "huggingface"
     folder.mkdir(parents=True)
-    for number in range(2):
-        part(ROWS, [0, 1, 2] * 2, LABEL, 6 * number).to_parquet(folder / f"train-{number:05}-of-00002.parquet")
+    hidden.mkdir(parents=True)
+    (hidden / "train-00000-of-00009.parquet.metadata").touch()
+    files = [folder / name.format(start + number, 255 + number) for number in range(2)]
+    for number, file in enumerate(files):
+        part(ROWS, [0, 1, 2] * 2, LABEL, 6 * number).to_parquet(file)
     part(ROWS, [0, 1, 2] * 2, LABEL, 12).to_parquet(folder / "test-00000-of-00001.parquet")
     assert len(stream_of(str(tmp_path / "pets")).train.labels) == 12
-    (folder / "train-00001-of-00002.parquet").unlink()
-    with pytest.raises(InputError, match="lacks 1 of 2 files, data/train-00001-of-00002.parquet first: fetch them"):
+    files[1 - start].unlink()
+    with pytest.raises(InputError, match="1 of 2 files of the data set are not there, .*data/train-00001-of-00002.parquet first: fetch"):
         stream_of(str(tmp_path / "pets"))
 
 
