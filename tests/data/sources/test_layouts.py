@@ -23,8 +23,11 @@ from data.config import STREAMS
 from data.errors import InputError
 from data.source import load
 from data.stream import TaskStream
-from tests.data.sources.asked_table import ASKED
+from tests.data.sources.asked_table import ASKED as SOME
 from tests.data.sources.layout_table import READ
+from tests.data.sources.more_asked_table import MORE_ASKED
+
+ASKED = SOME | MORE_ASKED
 
 CLASSES = ["ant", "bee", "cat", "dog"]
 _numbers = itertools.count()
