@@ -62,9 +62,18 @@ def check_method(config: DictConfig, method: Method, stream: TaskStream) -> list
     method.check(len(stream.class_names))
     method.check_tasks(len(stream))
     method.check_names(stream.class_names)
+    if getattr(method, "apart", False) and 1 in stream.sizes:
+        raise InputError(
+            f"task {stream.sizes.index(1) + 1} has one class, and method.name={config.method.name} compares the classes of a task among "
+            "themselves alone, so that it would learn nothing: choose stream.base and stream.increment that give each task two or more"
+        )
+    said = []
     if getattr(config.method, "frozen", False) and not method.models():
-        return [f"warning  method.frozen=true keeps method.backbone={config.method.backbone} as it starts, with weights drawn at random"]
-    return []
+        said.append(f"method.frozen=true keeps method.backbone={config.method.backbone} as it starts, with weights drawn at random")
+    late = [epoch for epoch in getattr(config.method, "milestones", []) if epoch >= config.method.epochs]
+    if late and config.method.schedule == "multistep":
+        said.append(f"method.milestones={late} are never reached in method.epochs={config.method.epochs}: the rate does not fall there")
+    return [f"warning  {one}" for one in said]
 
 
 def _asked(variable: str) -> bool:

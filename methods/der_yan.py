@@ -62,7 +62,8 @@ class DERYan(Replay):
         """-> how the head is trained on the memory, which holds as many images of each class: a tenth of the rate after half the epochs"""
         epochs, like = self.config.balanced_epochs, self.config
         steps = {"schedule": "multistep", "milestones": [epochs // 2], "factor": 0.1}
-        same = {name: getattr(like, name) for name in ("batch_size", "accumulate", "momentum", "weight_decay", "clip", "compile")}
+        kept = ("batch_size", "accumulate", "optimizer", "momentum", "nesterov", "weight_decay", "decay", "clip", "compile")
+        same = {name: getattr(like, name) for name in kept}
         return Training(epochs=epochs, lr=like.balanced_lr, **steps, **same)
 
     def stored(self) -> list[Stored]:

@@ -39,6 +39,7 @@ class SLCA(Finetune):
     Config = config.SLCA
     Net = SlowLearner
     scenarios = ("class",)  # a head, and a Gaussian, is for new classes
+    apart = True  # the loss compares the classes of a task among themselves alone
 
     def __init__(self, config: config.SLCA, accelerator: Accelerator):
         super().__init__(config, accelerator)

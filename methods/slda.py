@@ -66,9 +66,13 @@ def discriminant(second: Tensor, sums: Tensor, counts: Tensor, shrinkage: float)
     """Gaussian classes of one covariance and equal priors: the score of class c is mu_c L f - mu_c L mu_c / 2, L = ((1-e) S + e I)^-1.
 
     second: sum of f f^T [D, D]; sums [C, D] and counts [C] by class; shrinkage: e. -> weights [C, D], biases [C]
+
+    Errors: InputError for a shrinkage that vanishes beside S, which would leave of it what rounding makes of a matrix without inverse.
     """
     means = sums / counts[:, None]
     within = (second - sums.T @ means) / counts.sum()
+    if shrinkage < torch.finfo(within.dtype).eps * within.diagonal().sum():
+        raise InputError(f"method.shrinkage={shrinkage:g} is lost by rounding beside features of this size: set a larger one")
     covariance = (1 - shrinkage) * within + shrinkage * torch.eye(len(second), dtype=second.dtype, device=second.device)
     weight = torch.linalg.solve(covariance, means.T).T
     return weight, -(weight * means).sum(1) / 2

@@ -66,6 +66,16 @@ class ZeroShot(Method):
     def variant(cls, config: config.ZeroShot) -> str:
         return f"{config.name}-{config.templates}"
 
+    def check_names(self, names: tuple[str, ...]) -> None:
+        first: dict[tuple[int, ...], str] = {}
+        for name in names:
+            other = first.setdefault(tuple(self.text.tokens(spoken(name))), name)
+            if other is not name:
+                raise InputError(
+                    f"the class names '{other}' and '{name}' are the same words to the text tower of method.encoder={self.config.encoder}, "
+                    "so that one of them could never be the answer: rename one"
+                )
+
     def learn(self, task: Task) -> None:
         """Learning a task is to hear the names that are new; in another domain there are none."""
         names = task.class_names[len(self.vectors) - task.classes.start :]

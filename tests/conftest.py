@@ -38,7 +38,7 @@ QUICK = {
         "method.lr=0.0003",
         "method.memory=20",
         "method.backbone=resnet32",
-        "method.balanced_epochs=1",
+        "method.balanced_epochs=2",
         "method.balanced_lr=0.001",
     ],
     "zero_shot": [f"method.encoder=open_clip:{clip_folder()}"],

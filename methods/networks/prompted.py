@@ -47,11 +47,18 @@ def check_transformer(name: str, vit: nn.Module) -> None:
 
 
 class Prompted(Classifier):
-    """pool: queries [B, D] -> Prompts; None reads the network as it is. Errors: InputError for another network than a plain ViT."""
+    """pool: queries [B, D] -> Prompts; None reads the network as it is. Errors: InputError for another network than a plain ViT, and for
+    options that would move what past tasks have learnt.
+    """
 
     def __init__(self, options: Prompting):
         if not options.frozen:
             raise InputError("method.frozen=false would train what the prompts are made for: leave it true, or choose method=finetune")
+        if options.head != "linear" or options.weight_decay:
+            raise InputError(
+                f"method.head={options.head} and method.weight_decay={options.weight_decay:g} would move the head's rows of past tasks, "
+                "which stay as they are: leave them at linear and 0"
+            )
         super().__init__(options)
         check_transformer(options.backbone, getattr(self.backbone, "module", self.backbone))
         self.pool: nn.Module | None = None

@@ -67,9 +67,11 @@ class DERYan(Remembering, Backboned):
     backbone: str = "resnet18_small"  # as above, one a task
     selection: str = "herding"
     aux: float = at_least(0, 1.0)  # weight of the auxiliary head's loss
-    balanced_epochs: int = at_least(0, 30)  # of the new head on the exemplars alone, after each task but the first
-    balanced_lr: float = at_least(0, 0.1)  # its peak learning rate
-    temperature: float = above(0, 5.0)  # its logits are divided by this
+    balanced_epochs: int = at_least(  # of the new head on the exemplars alone, after each task but the first; half at a tenth of the rate
+        2, 30, idle={"memory": (0,)}
+    )
+    balanced_lr: float = at_least(0, 0.1, idle={"memory": (0,)})  # its peak learning rate
+    temperature: float = above(0, 5.0, idle={"memory": (0,)})  # its logits are divided by this
 
 
 @dataclass

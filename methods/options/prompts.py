@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from data.options import at_least
 from methods.options.training import Backboned
 
+PROMPTS = {"idle": {"prompted": (False,)}}
+
 
 @dataclass
 class Prompting(Backboned):
@@ -28,10 +30,12 @@ class CODAPrompt(Prompting):
     lr: float = 1e-3
     schedule: str = "quarter"  # a quarter of a cosine, by epochs
     crop: float | None = 0.08
-    components: int = at_least(1, 10)  # prompt components that a task adds, of which all are mixed; the paper's 100 over 10 tasks
-    length: int = at_least(1, 8)  # tokens of a prompt: half are keys and half values of the attention
-    blocks: int = at_least(1, 5)  # first blocks of the transformer that are prompted
-    orthogonality: float = at_least(0, 0.0)  # weight of the penalty; the paper has 0.1, the release 0 and, as here, an orthogonal start
+    components: int = at_least(1, 10, **PROMPTS)  # prompt components that a task adds, all are mixed; the paper's 100 over 10 tasks
+    length: int = at_least(1, 8, **PROMPTS)  # tokens of a prompt: half are keys and half values of the attention
+    blocks: int = at_least(1, 5, **PROMPTS)  # first blocks of the transformer that are prompted
+    orthogonality: float = at_least(  # weight of the penalty; the paper has 0.1, the release 0 and, as here, an orthogonal start
+        0, 0.0, **PROMPTS
+    )
 
 
 @dataclass
@@ -40,9 +44,9 @@ class DualPrompt(Prompting):
     epochs: int = 5
     lr: float = 0.015  # of batches of 128: 0.03 x 128 / 256
     clip: float | None = 1.0
-    general: int = at_least(1, 5)  # tokens of the prompt of blocks 1 and 2, shared by all tasks
-    expert: int = at_least(1, 5)  # tokens of each task's own prompt, in blocks 3 to 5
-    pull: float = at_least(0, 1.0)  # weight of the cosine between an image's query and its task's key
+    general: int = at_least(1, 5, **PROMPTS)  # tokens of the prompt of blocks 1 and 2, shared by all tasks
+    expert: int = at_least(1, 5, **PROMPTS)  # tokens of each task's own prompt, in blocks 3 to 5
+    pull: float = at_least(0, 1.0, **PROMPTS)  # weight of the cosine between an image's query and its task's key
 
 
 @dataclass
@@ -51,7 +55,7 @@ class L2P(Prompting):
     epochs: int = 5
     lr: float = 0.015  # of batches of 128: 0.03 x 128 / 256
     clip: float | None = 1.0
-    pool: int = at_least(1, 10)  # prompts to choose from
-    length: int = at_least(1, 10)  # tokens of each
-    chosen: int = at_least(1, 4)  # prompts that an image chooses
-    pull: float = at_least(0, 1.0)  # weight of the cosines between an image's query and the keys it chose
+    pool: int = at_least(1, 10, **PROMPTS)  # prompts to choose from
+    length: int = at_least(1, 10, **PROMPTS)  # tokens of each
+    chosen: int = at_least(1, 4, **PROMPTS)  # prompts that an image chooses
+    pull: float = at_least(0, 1.0, **PROMPTS)  # weight of the cosines between an image's query and the keys it chose

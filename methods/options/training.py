@@ -67,7 +67,9 @@ class Remembering:
     )
     per_class: int | None = at_least(1, None)  # exemplars kept of each class, in place of a total
     rounding: str = option(  # of memory / classes seen: floor (never exceeds memory) | ceil (as iCaRL's release, may exceed it)
-        "floor", idle={"per_class": SET}
+        "floor", idle={"per_class": SET, "memory": (0,)}
     )
-    selection: str = "random"  # which exemplars to keep: herding | random
-    own_copy: bool = False  # keep the exemplars' images in memory and checkpoints, in place of their row numbers in the data
+    selection: str = option("random", idle={"memory": (0,)})  # which exemplars to keep: herding | random
+    own_copy: bool = option(  # keep the exemplars' images in memory and checkpoints, in place of their row numbers in the data
+        False, idle={"memory": (0,)}
+    )

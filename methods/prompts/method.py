@@ -27,6 +27,7 @@ class PromptMethod(Finetune):
 
     Net = Prompted
     Pool: ClassVar[type]
+    apart = True  # the loss compares the classes of a task among themselves alone
     zero_head: ClassVar[bool] = False  # do new rows of the head start at zero?
 
     def __init__(self, config: Prompting, accelerator: Accelerator):

@@ -96,7 +96,7 @@ def test_settings_of_the_pretrained_family(name):
     """Each says its source, what is unknown and the GPU-hours, and names a network by its full tag."""
     said, method = (ROOT / "bench" / "presets" / "experiment" / f"{name}.yaml").read_text(), resolve([f"experiment={name}"]).method
     assert all(word in said for word in ("arXiv", "GPU-hours", "Formula")) or "CVPR" in said
-    assert "UNKNOWN" in said or "Published" in said
+    assert "UNKNOWN" in said
     network = method.get("encoder") or method.get("backbone")
     if network.startswith("timm:"):
         assert "." in network and method.input_range in RANGES

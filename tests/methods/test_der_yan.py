@@ -1,9 +1,12 @@
 """DER of Yan et al. Oracles: the loss by hand, and the state of the parts that must not move."""
 
+from dataclasses import asdict, fields
+
 import pytest
 import torch
 
 from data.errors import InputError
+from methods.config import Training
 from methods.der_yan import der_loss
 from methods.learning.training import Session, session
 
@@ -62,6 +65,15 @@ def test_balanced_stage_trains_a_new_head_alone(make, tasks, monkeypatch):
     assert torch.bincount(labels).tolist() == [2, 2, 2, 2] and changed == {"head.weight"}
     assert (options.epochs, options.milestones, options.factor) == (2, [1], 0.1)
     assert method.net.aux is None and all(p.requires_grad for p in method.net.backbone.parameters())
+
+
+def test_the_balanced_stage_steps_as_the_task_does(make):
+    """But for its own epochs, rate and schedule."""
+    method = make("der_yan", **SMALL | {"optimizer": "adamw", "decay": "matrices", "weight_decay": 0.03, "clip": 2.0})
+    own = {"epochs", "lr", "schedule", "milestones", "factor", "min_lr", "warmup", "warmup_lr"}
+    assert {name: value for name, value in asdict(method.balanced()).items() if name not in own} == {
+        entry.name: getattr(method.config, entry.name) for entry in fields(Training) if entry.name not in own
+    }
 
 
 def test_every_extractor_is_charged_and_the_state_holds_them(make, tasks):

@@ -221,6 +221,8 @@ REFUSED = [
     ("l2p", {"backbone": "resnet32", "image_size": 32}, "cannot be prompted: name a plain vision transformer with a class token", {}),
     ("l2p", {"image_size": 224}, "takes images of 160 pixels: set method.image_size=160", {"image_size": 160}),
     ("l2p", {"frozen": False}, "method.frozen=false would train .*: leave it true", {"frozen": True}),
+    ("l2p", {"head": "cosine"}, "method.head=cosine and .* would move the head's rows .*: leave them at linear and 0", {"head": "linear"}),
+    ("coda_prompt", {"weight_decay": 0.1}, "method.weight_decay=0.1 would move the head's rows", {"weight_decay": 0.0}),
     ("l2p", {"chosen": 11}, r"method\.chosen=11 must be in 1..10", {"chosen": 10}),
     ("coda_prompt", {"length": 3}, r"method\.length even", {"length": 2}),
     ("coda_prompt", {"blocks": 99}, "method.blocks is at most 6", {"blocks": 6}),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from bench.run import main
 from data.errors import InputError
 from methods.config import SLCA
 from methods.learning.training import Session, session
@@ -145,3 +146,14 @@ def test_settings_and_refused(make):
     assert (options.align_epochs, options.align_lr, options.drawn, options.temperature) == (5, 0.01, 256, 0.1)
     with pytest.raises(InputError, match="leave method.head=linear"):
         make("slca", **SMALL, head="cosine")
+
+
+def test_a_task_of_one_class_and_a_milestone_that_never_comes_are_said(tmp_path, capsys):
+    """Among the classes of a task of one, cross-entropy is 0 whatever the network; the same check holds for the prompts' methods."""
+    given = ["method=slca", "method.backbone=resnet32", "method.image_size=8", "method.crop=null", "dry_run=true", f"results={tmp_path}"]
+    assert main([*given, "stream.base=8", "stream.increment=1"]) == 2
+    assert "task 2 has one class" in capsys.readouterr().out  # a plan tells all it finds
+    assert main([*given, "method.epochs=18"]) == 0
+    assert "method.milestones=[18] are never reached in method.epochs=18" in capsys.readouterr().out
+    assert main([*given, "method.epochs=19"]) == 0
+    assert "never reached" not in capsys.readouterr().out

@@ -54,6 +54,13 @@ def test_it_is_what_open_clip_makes_of_it(zero_shot):
     assert method.parameters()["total"] == sum(p.numel() for p in clip.parameters())  # each tower once
 
 
+def test_names_that_the_text_tower_cannot_tell_apart_are_refused(zero_shot):
+    """CLIP's tokenizer makes all letters small."""
+    with pytest.raises(InputError, match="the class names 'Dog' and 'dog' are the same words to the text tower"):
+        zero_shot().check_names(("Dog", "cat", "dog"))
+    zero_shot().check_names(("Dog", "cat", "hot dog"))
+
+
 def test_another_domain_brings_no_new_names(zero_shot):
     method = zero_shot()
     method.learn(task(0, range(2), ("cat", "dog")))
