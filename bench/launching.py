@@ -1,13 +1,15 @@
 """The accelerator of a process: what `accelerate launch`, torchrun or a plain start asked for, on GPUs or on the CPU."""
 
+import math
 import os
+from collections.abc import Iterator
 
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from accelerate.utils.fsdp_utils import disable_fsdp_ram_efficient_loading
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from bench import outside
 from bench.resume.processes import joined
@@ -15,6 +17,7 @@ from bench.tracking import check_tracker
 from data.errors import InputError
 from data.stream import TaskStream
 from methods.base import Method
+from methods.config import Training
 from methods.learning.sharding import is_sharded, loaded_whole
 
 
@@ -70,10 +73,28 @@ def check_method(config: DictConfig, method: Method, stream: TaskStream) -> list
     said = []
     if getattr(config.method, "frozen", False) and not method.models():
         said.append(f"method.frozen=true keeps method.backbone={config.method.backbone} as it starts, with weights drawn at random")
-    late = [epoch for epoch in getattr(config.method, "milestones", []) if epoch >= config.method.epochs]
-    if late and config.method.schedule == "multistep":
-        said.append(f"method.milestones={late} are never reached in method.epochs={config.method.epochs}: the rate does not fall there")
+    if issubclass(OmegaConf.get_type(config.method), Training):
+        said += _training(config.method, stream)
     return [f"warning  {one}" for one in said]
+
+
+def _training(options: DictConfig, stream: TaskStream) -> Iterator[str]:
+    """-> what is to be said of options that learn, beside each other and the stream. Errors: InputError for those without effect"""
+    if options.accumulate > options.batch_size:
+        raise InputError(f"method.accumulate={options.accumulate} is more than method.batch_size={options.batch_size} rows: lower it")
+    if options.min_lr > options.lr:
+        raise InputError(f"method.min_lr={options.min_lr:g} is above method.lr={options.lr:g}, from which the rate falls: lower it")
+    wrong = "mirror=true" if getattr(options, "mirror", False) else None if getattr(options, "flip", True) else "flip=false"
+    if wrong and not stream.mirrors:
+        raise InputError(f"method.{wrong} is not for stream '{stream.key}', where a mirror image may be another class: leave it out")
+    late = [epoch for epoch in options.milestones if epoch >= options.epochs]
+    if late and options.schedule == "multistep":
+        yield f"method.milestones={late} are never reached in method.epochs={options.epochs}: the rate does not fall there"
+    for task in (stream[number] for number in range(len(stream))):
+        steps = options.epochs * math.ceil(len(task.train) / options.batch_size)
+        if 0 < steps <= options.warmup:
+            yield f"task {task.index + 1} ends within method.warmup={options.warmup}: its {len(task.train)} new rows make {steps} steps"
+            break
 
 
 def _asked(variable: str) -> bool:

@@ -81,6 +81,12 @@ def _run(config) -> int:
         from bench.planning.estimate import REMEDY
 
         raise InputError(f"the GPU's memory is full: {REMEDY}; dry_run=true says what a run needs") from None
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # torch's batch normalisation
+            raise
+        raise InputError(
+            "a batch of one row has no statistics to normalise by: choose a method.batch_size that leaves no row over, or larger images"
+        ) from None
     except Stopped as stopped:
         if accelerator.is_main_process:
             print(f"{stopped}: what was learnt is saved; the same command goes on", file=sys.stderr)

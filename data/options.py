@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from data.errors import InputError
+from data.errors import InputError, one_of
 
 SET = "anything but null"  # of `idle`: the option does nothing wherever the other one is given at all
 
@@ -35,15 +35,21 @@ class Range(NamedTuple):
 
 
 def option(
-    default: Any, *, range: Range | None = None, idle: Mapping[str, Any] | None = None, names: str | None = None, empty: bool = False
+    default: Any,
+    *,
+    range: Range | None = None,
+    words: tuple[str, ...] = (),
+    idle: Mapping[str, Any] | None = None,
+    names: str | None = None,
+    empty: bool = False,
 ) -> Any:
     """-> a dataclass field. default: a value, or list.
 
-    range: of its number, or of each number in a list. idle: other option -> the values (or SET) with which this one does nothing; giving
-    it then is an error. names: "file" or "model", of which the content, and not the place, is part of a run's identity. empty: it may be
-    a text without words.
+    range: of its number, or of each number in a list. words: the choices that there are. idle: other option -> the values (or SET) with
+    which this one does nothing; giving it then is an error. names: "file" or "model", of which the content, and not the place, is part of
+    a run's identity. empty: it may be a text without words.
     """
-    said = {"range": range, "idle": idle, "names": names, "empty": empty or None}
+    said = {"range": range, "words": words or None, "idle": idle, "names": names, "empty": empty or None}
     metadata = {key: value for key, value in said.items() if value is not None}
     return field(default_factory=list, metadata=metadata) if default is list else field(default=default, metadata=metadata)
 
@@ -72,6 +78,8 @@ def check(prefix: str, options: type, values: Mapping[str, Any]) -> None:
         said, value = declared(options, entry.name), values[entry.name]
         if isinstance(value, str) and not value.strip() and "empty" not in said:
             raise InputError(f"{prefix}{entry.name}= is empty: give it a value, or leave it out")
+        if "words" in said:
+            one_of(f"{prefix}{entry.name}", value, said["words"])
         for number in _numbers(value):
             if not math.isfinite(number):
                 raise InputError(f"{prefix}{entry.name}={value} is no number to compute with: give a finite one")

@@ -46,8 +46,8 @@ class LwM(LwF):
         one_of("method.top_class", config.top_class, TOP_CLASS)
         if config.compile:
             raise InputError("method.compile cannot differentiate LwM's attention a second time: leave it out")
-        if config.gamma and self.encoder is not None:
-            raise InputError("method.augment=false with a frozen backbone leaves LwM no maps to attend to: drop one, or set method.gamma=0")
+        if config.gamma and config.frozen:
+            raise InputError("method.frozen=true leaves LwM no maps that could learn to attend: leave it false, or set method.gamma=0")
         if config.gamma and not self.net.backbone.convolutional:
             raise InputError(f"method.backbone={config.backbone} has no convolutional feature map for LwM's attention: choose a ResNet")
 

@@ -36,7 +36,9 @@ PAPERS = {
         f"{EXEMPLARS}, an extractor of each task",
         "a new extractor and the head",
     ),
-    "slca": Paper("Zhang et al., ICCV 2023, arXiv 2303.05118", "a Gaussian of each class, a head of each task", f"{NETWORK}, the backbone slowly"),
+    "slca": Paper(
+        "Zhang et al., ICCV 2023, arXiv 2303.05118", "a Gaussian of each class, a head of each task", f"{NETWORK}, the backbone slowly"
+    ),
     "coda_prompt": Paper(
         "Smith et al., CVPR 2023, arXiv 2211.13218", "prompt components of each task", "new components and the head's new rows"
     ),

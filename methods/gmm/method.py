@@ -89,7 +89,7 @@ class GMM(Method):
         if self.config.scoring == "likelihood":
             return Prediction(likelihoods(self.vlm, inputs, self.names))
         answers = self.vlm.answer(inputs, self.config.max_new_tokens)
-        words, valid = zip(*map(read_answer, answers), strict=True)
+        words, valid = zip(*(read_answer(answer, self.config.answer) for answer in answers), strict=True)
         if self.config.scoring == "exact":
             scores = exact(list(words), self.names)
             return Prediction(scores, answers, scores.amax(1).isneginf())

@@ -45,19 +45,14 @@ def check_names(names: Sequence[str], options: Any, prompt: Prompt, encoder: Tex
             f"{options.max_new_tokens}, so that it never could be: set method.max_new_tokens={len(tokens[longest]) - 1} or more"
         )
     other = "rename one of each, or set method.scoring=likelihood"
+    read = [read_answer(prompt.decode(one), options.answer)[0] for one in tokens]
     if options.scoring == "exact":
         plain = [normalised(spoken(name)) for name in names]
         _refuse(_alike(plain), names, "are one name to method.scoring=exact, which passes over case and punctuation", other)
         empty = next((name for name, one in zip(names, plain, strict=True) if not one), None)
         if empty is not None:
             raise InputError(f"class '{empty}' is punctuation alone, which method.scoring=exact passes over: rename it")
-        read = [normalised(read_answer(prompt.decode(one))[0]) for one in tokens]
-        lost = next((row for row in range(len(names)) if read[row] != plain[row]), None)
-        if lost is not None:
-            raise InputError(
-                f"the decoder would answer class '{names[lost]}' as '{read[lost]}', which is another name: rename it, or set "
-                "method.scoring=likelihood"
-            )
+        _refuse_lost(names, [(row, name) for row, name in enumerate(map(normalised, read)) if name != plain[row]])
     else:
         what = f"are the same to the text encoder, method.text_encoder={options.text_encoder}"
         if any(one.is_meta for one in encoder.model.parameters()):  # a plan has no weights to ask
@@ -65,12 +60,24 @@ def check_names(names: Sequence[str], options: Any, prompt: Prompt, encoder: Tex
         else:
             close = (encoder.nearest([spoken(name) for name in names], names) > 1 - TIE).triu(1).nonzero().tolist()
         _refuse(close, names, what, f"{other}, or another method.text_encoder")
+        odd = [row for row, name in enumerate(names) if read[row] != spoken(name)]
+        if odd and not any(one.is_meta for one in encoder.model.parameters()):
+            taken = nearest(encoder, [read[row] for row in odd], names).argmax(1).tolist()
+            _refuse_lost(names, [(row, read[row]) for row, other in zip(odd, taken, strict=True) if other != row])
 
 
 def _alike(values: Sequence[Any]) -> list[list[int]]:
     """-> the pairs of rows with equal values, the first of each with every other"""
     first: dict[Any, int] = {}
     return [[first[value], row] for row, value in enumerate(values) if first.setdefault(value, row) != row]
+
+
+def _refuse_lost(names: list[str], lost: list[tuple[int, str]]) -> None:
+    """lost: classes, and as what an answer that is their name is read"""
+    for row, name in lost:
+        raise InputError(
+            f"the decoder would answer class '{names[row]}' as '{name}', which is another name: rename it, or set method.scoring=likelihood"
+        )
 
 
 def _refuse(pairs: list[list[int]], names: Sequence[str], what: str, remedy: str) -> None:

@@ -6,7 +6,7 @@ image: at position 0 the image would serve the decoder as attention sink and car
 
 import math
 import re
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import takewhile
 
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from data.errors import InputError
 
-# "This is a photo of a", with the variants that decoders fall into; what follows stands in the place of [CLS]
-FORM = re.compile(r"^\W*(?:this|it|that)?\s*(?:is|'s)?\s*(?:an?|the)?\s*(?:photo|picture|image)\s+of\s+(?:(?:an?|the)\b)?", re.IGNORECASE)
+# "This is a photo of", with the variants that decoders fall into
+FORM = r"^\W*(?:this|it|that)?\s*(?:is|'s)?\s*(?:an?|the)?\s*(?:photo|picture|image)\s+of\s+"
+ARTICLE = r"(?:(?:an?|the)\b)?"
 
 
 def spoken(name: str) -> str:
@@ -23,15 +24,29 @@ def spoken(name: str) -> str:
     return " ".join(name.replace("_", " ").split())
 
 
-def read_answer(text: str) -> tuple[str, bool]:
-    """A generated sentence -> the words in the place of [CLS], and whether it has the asked form.
+@cache
+def form(answer: str) -> tuple[re.Pattern, str]:
+    """method.answer -> what stands before the place of [CLS], the paper's sentence with its variants, and the words after it"""
+    before, _, after = answer.partition("{}")
+    words = before.split()
+    article = ARTICLE if words and words[-1].lower() in ("a", "an", "the") else ""
+    words = words[:-1] if article else words
+    said = FORM if re.fullmatch(FORM, f"{' '.join(words)} ", re.IGNORECASE) else r"^\s*" + r"\s+".join(map(re.escape, words)) + r"\s*"
+    return re.compile(said + article, re.IGNORECASE), after.strip(" .#")
+
+
+def read_answer(text: str, answer: str = "This is a photo of a {}.") -> tuple[str, bool]:
+    """A generated sentence, method.answer -> the words in the place of [CLS], and whether it has the asked form.
 
     Without that form the whole text is returned, so that it can still be matched, and counted as invalid.
     """
-    line = text.strip()
-    found = FORM.match(line)
+    line, (pattern, after) = text.strip(), form(answer)
+    found = pattern.match(line)
     words = (line[found.end() :] if found else line).strip().strip(".#").strip()
-    return words or line, bool(found and words)
+    ended = words.strip(" .#").lower().endswith(after.lower())
+    if found and after and ended:
+        words = words.strip(" .#")[: -len(after)].strip()
+    return words or line, bool(found and ended and words)
 
 
 def common_beginning(answers: list[list[int]], most: list[int]) -> int:

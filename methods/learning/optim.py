@@ -34,7 +34,10 @@ def make_optimizer(model: nn.Module, options: Training) -> torch.optim.Optimizer
 
 
 def learning_rate(options: Training, step: int, steps: int, steps_an_epoch: int) -> float:
-    """-> the rate of a step (0-based): linear warm-up, then the schedule, both on the step of the task"""
+    """-> the rate of a step (0-based): linear warm-up, then the schedule, both on the step of the task
+
+    The first step is one share of the way up, so that none has the rate `warmup_lr`: one step ahead of the schedule of GMM's release.
+    """
     if step < options.warmup:
         return options.warmup_lr + (options.lr - options.warmup_lr) * (step + 1) / options.warmup
     if options.schedule == "constant":

@@ -21,7 +21,7 @@ from methods.learning.training import current, embed, fit
 from methods.lwf import old_logits, take_teacher, teacher_bytes
 from methods.mae_cil.memory import KEPT, NEW, PatchMemory, rehearsed
 from methods.mae_cil.network import BilateralMAE
-from methods.mae_cil.patches import as_pixels, sized
+from methods.mae_cil.patches import as_pixels, sized, visible_count
 from methods.replay import Replay
 
 SHOWN = 8  # exemplars in a picture
@@ -46,6 +46,13 @@ class MAECIL(Replay):
         for name in ("mask_ratio", "detail_mask_ratio"):
             if not 0 <= getattr(config, name) < 1:
                 raise InputError(f"method.{name}={getattr(config, name)} is no share that leaves patches visible: choose one in 0..1")
+        if config.detail and config.detail_mask_ratio >= config.mask_ratio:
+            raise InputError(
+                f"method.detail_mask_ratio={config.detail_mask_ratio} hides as much as method.mask_ratio={config.mask_ratio}, and leaves "
+                "no detail to learn: lower it, or set method.detail=false"
+            )
+        if config.own_copy:
+            raise InputError("method.own_copy has no effect on mae_cil, which keeps patches of its own: leave it out")
         if not 0 <= config.completed <= 1:
             raise InputError(f"method.completed={config.completed} is no share: choose one from 0 to 1")
         self.memory = PatchMemory(config)
@@ -61,6 +68,11 @@ class MAECIL(Replay):
         rows = self.rehearsed(task.train)
         self.net.grow(task.classes.stop)
         side = rows.store[rows.index[:1]].shape[-1]
+        patches = ((self.config.image_size or side) // self.config.patch) ** 2
+        if visible_count(patches, self.config.mask_ratio) == patches:
+            raise InputError(
+                f"method.mask_ratio={self.config.mask_ratio} hides none of an image's {patches} patches: raise it, or lower method.patch"
+            )
         augment = Augment(padding=side // 8, flip=self.config.flip and task.mirrors)  # 4 pixels of 32, as is usual for CIFAR
         fit(self.accelerator, self.net, rows, self.loss, self.config, augment)
         self.teacher = None

@@ -94,7 +94,8 @@ class ExemplarMemory:
     The quota is rounded down, so that the budget is never exceeded (`rounding="ceil"` exceeds it, as iCaRL's release does).
     With `own_copy` the images themselves are kept, so that the source of old rows may be gone; else their row numbers.
     The lists are in order of priority: when the quota shrinks they are truncated, never chosen again (iCaRL, Algorithm 5).
-    A class that comes again, in another domain, shares its quota equally among its domains.
+    A class that comes again, in another domain, shares its quota equally among its domains: of a quota below their number the last
+    ones keep none.
     Errors: InputError for a negative budget or an unknown rule.
     """
 

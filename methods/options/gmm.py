@@ -69,15 +69,15 @@ class GMM(Generative, Training):
     clip: float | None = 1.0
     vlm: str = "packaged"  # generative model, packaged | composed | hf | tiny, or another name in methods.gmm.models.VLMS
     visual_tokens: int = at_least(  # tokens an image becomes: the pooled feature, then a square grid of the feature map; 0 = the whole map
-        0, 1
+        0, 1, idle={"vlm": ("hf",)}
     )
     memory: int = at_least(0, 100)  # exemplars kept over all classes; 0 keeps none
     selection: str = option("herding", idle={"memory": (0,)})  # which exemplars to keep: herding | random
-    replay: int = at_least(0, 2, idle={"memory": (0,)})  # times each exemplar is seen an epoch
+    replay: int = at_least(1, 2, idle={"memory": (0,)})  # times each exemplar is seen an epoch
     crop: float | None = between(  # train on random resized crops of at least this share of an image, others each epoch; null = none
         0, 1, None, "(]"
     )
     question: str = "What is this?"  # asked in training and at test alike
     answer: str = "This is a photo of a {}."  # {} = the class name
     max_new_tokens: int = at_least(1, 30)  # longest answer
-    predict_batch_size: int = at_least(1, 64)  # rows a generation batch
+    predict_batch_size: int = at_least(1, 64, idle={"memory": (0,), "selection": ("random",)})  # rows a batch, for herding

@@ -26,7 +26,7 @@ class MAECIL(Remembering, Training):
     heads: int = at_least(1, 4)  # of the attention
     detail: bool = True  # the detail branch, and its fusion with the main one at image and at embedding level
     shallow: int = at_least(1, 2, idle={"detail": (False,)})  # blocks before the detail branch leaves the encoder
-    mask_ratio: float = between(0, 1, 0.5, "[)")  # share of an image's patches that is hidden, in training and memory; 0.75 of 64 or more
+    mask_ratio: float = between(0, 1, 0.5, "()")  # share of an image's patches that is hidden, in training and memory; 0.75 of 64 or more
     detail_mask_ratio: float = between(  # the smaller share hidden from the reconstruction that shows the detail branch what is missing
         0, 1, 0.25, "[)", idle={"detail": (False,)}
     )

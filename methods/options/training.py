@@ -12,13 +12,17 @@ class Training:
     epochs: int = at_least(0, 10)  # passes over the data of a task; 0 trains nothing
     batch_size: int = at_least(1, 64)  # rows an optimizer step, over all processes
     accumulate: int = at_least(1, 1)  # micro-batches a step is computed in: saves memory; only batch statistics become each one's own
-    optimizer: str = "sgd"  # sgd | adamw
+    optimizer: str = option("sgd", words=("sgd", "adamw"))  # sgd | adamw
     lr: float = at_least(0, 0.1)  # peak learning rate
     momentum: float = between(0, 1, 0.9, "[)", idle={"optimizer": ("adamw",)})  # of sgd
     nesterov: bool = option(False, idle={"optimizer": ("adamw",), "momentum": (0,)})  # of sgd
     weight_decay: float = at_least(0, 1e-4)  # of the optimizer: L2 in sgd, decoupled in adamw
-    decay: str = option("all", idle={"weight_decay": (0,)})  # which parameters decay: all | matrices (those of two or more dimensions)
-    schedule: str = "cosine"  # constant | cosine (to min_lr) | quarter (of a cosine, by epochs) | multistep
+    decay: str = option(  # which parameters decay: all | matrices (those of two or more dimensions)
+        "all", words=("all", "matrices"), idle={"weight_decay": (0,)}
+    )
+    schedule: str = option(  # constant | cosine (to min_lr) | quarter (of a cosine, by epochs) | multistep
+        "cosine", words=("constant", "cosine", "quarter", "multistep")
+    )
     min_lr: float = at_least(0, 0.0, idle={"schedule": ("constant", "quarter", "multistep")})  # where cosine ends
     milestones: list[int] = at_least(  # epochs at which multistep multiplies by factor
         1, list, idle={"schedule": ("constant", "cosine", "quarter")}

@@ -53,6 +53,15 @@ def test_reading_answers(text, words, valid):
     assert read_answer(text) == (words, valid)
 
 
+@pytest.mark.parametrize("answer", ["The digit is {}.", "{}", "The object in this image is a {}.", "a {} on a table", "I see {} here. #"])
+@pytest.mark.parametrize("name", ["man", "hermit crab", "antelope", "7"])
+def test_the_form_is_that_of_the_asked_answer(answer, name):
+    assert read_answer(answer.replace("{}", name), answer) == (name, True)
+    assert read_answer("It's a photo of the thinker.", "This is a photo of {}.") == ("the thinker", True)
+    if answer != "{}":
+        assert read_answer("what do I know", answer) == ("what do I know", False)
+
+
 @given(st.text(max_size=80))
 def test_reading_never_fails(text):
     words, valid = read_answer(text)

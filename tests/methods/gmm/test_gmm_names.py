@@ -1,5 +1,6 @@
 """Names that a rule cannot tell apart are named before training, and the remedy that is offered is taken by the same check."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -67,6 +68,19 @@ def test_names_that_the_text_encoder_writes_alike(minilm):
     """The packaged one is uncased."""
     with pytest.raises(InputError, match="'Crane' and 'crane' are the same to the text encoder"):
         check(["Crane", "crane", "wren"], encoder=minilm)
+
+
+@pytest.mark.parametrize(
+    ("names", "lost", "answer"),
+    [
+        (["C", "C#", "cat"], "class 'C#' as 'C'", "This is a photo of a {}."),
+        (["net", ".net"], "class '.net' as 'net'", "{}."),
+    ],
+)
+def test_a_name_that_is_read_as_another_one_is_refused(minilm, names, lost, answer):
+    """A decoder that is always right would score 0 % on it."""
+    with pytest.raises(InputError, match=f"would answer {re.escape(lost)}"):
+        check(names, encoder=minilm, answer=answer)
 
 
 def test_many_pairs_are_counted(minilm):

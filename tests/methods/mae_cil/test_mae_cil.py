@@ -225,7 +225,9 @@ def test_it_learns_the_colours(make, tasks):
     assert (scores.argmax(1) == torch.arange(4).repeat_interleave(12)).float().mean() > 0.7
 
 
-@pytest.mark.parametrize("options", [{"detail": False}, {"masked_memory": False}, {"mask_ratio": 0.25}, {"distillation": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{"detail": False}, {"masked_memory": False}, {"mask_ratio": 0.25, "detail_mask_ratio": 0.125}, {"distillation": 1.0}]
+)
 def test_variants_run(make, tasks, options):
     method = learnt(make, tasks, **options)
     assert len(method.memory) == 8 and method.teacher is None
