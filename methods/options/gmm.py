@@ -69,7 +69,7 @@ class GMM(Generative, Training):
     clip: float | None = 1.0
     vlm: str = "packaged"  # generative model, packaged | composed | hf | tiny, or another name in methods.gmm.models.VLMS
     visual_tokens: int = at_least(  # tokens an image becomes: the pooled feature, then a square grid of the feature map; 0 = the whole map
-        0, 1, idle={"vlm": ("hf",)}
+        0, 1
     )
     memory: int = at_least(0, 100)  # exemplars kept over all classes; 0 keeps none
     selection: str = option("herding", idle={"memory": (0,)})  # which exemplars to keep: herding | random
