@@ -65,9 +65,10 @@ def check_method(config: DictConfig, method: Method, stream: TaskStream) -> list
     method.check(len(stream.class_names))
     method.check_tasks(len(stream))
     method.check_names(stream.class_names)
-    if getattr(method, "apart", False) and 1 in stream.sizes:
+    lone = next((task for task in range(len(stream)) if len(stream.classes(task)) == 1), None)
+    if getattr(method, "apart", False) and lone is not None:
         raise InputError(
-            f"task {stream.sizes.index(1) + 1} has one class, and method.name={config.method.name} compares the classes of a task among "
+            f"task {lone + 1} has one class, and method.name={config.method.name} compares the classes of a task among "
             "themselves alone, so that it would learn nothing: choose stream.base and stream.increment that give each task two or more"
         )
     said = []
@@ -90,7 +91,7 @@ def _training(options: DictConfig, stream: TaskStream) -> Iterator[str]:
     late = [epoch for epoch in options.milestones if epoch >= options.epochs]
     if late and options.schedule == "multistep":
         yield f"method.milestones={late} are never reached in method.epochs={options.epochs}: the rate does not fall there"
-    for task in (stream[number] for number in range(len(stream))):
+    for task in (stream[number] for number in range(len(stream) if options.warmup else 0)):
         steps = options.epochs * math.ceil(len(task.train) / options.batch_size)
         if 0 < steps <= options.warmup:
             yield f"task {task.index + 1} ends within method.warmup={options.warmup}: its {len(task.train)} new rows make {steps} steps"

@@ -73,8 +73,9 @@ def _alike(values: Sequence[Any]) -> list[list[int]]:
 
 
 def _refuse_lost(names: list[str], lost: list[tuple[int, str]]) -> None:
-    """lost: classes, and as what an answer that is their name is read"""
-    for row, name in lost:
+    """lost: classes, and as what an answer that is their name is read. Errors: InputError for the first of them"""
+    if lost:
+        row, name = lost[0]
         raise InputError(
             f"the decoder would answer class '{names[row]}' as '{name}', which is another name: rename it, or set method.scoring=likelihood"
         )

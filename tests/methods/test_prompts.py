@@ -1,10 +1,14 @@
 """CODA-Prompt, DualPrompt, L2P. Oracles: examples worked by hand, timm's own forward pass, and parts that must not move."""
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
 from timm.models.vision_transformer import Attention
 
+from bench.config import resolve
+from bench.launching import check_method
 from data.errors import InputError
 from methods.config import CONFIGS
 from methods.learning.optim import learning_rate
@@ -215,6 +219,22 @@ def test_prompts_learn(small, tasks, name):
     assert all(grad is not None and grad.abs().sum() > 0 for grad in grads.values()), {k: g is None for k, g in grads.items()}
     if name == "coda_prompt":
         assert not grads["pool.values"][:, :10].any() and grads["pool.values"][:, 10:].any()
+
+
+def test_a_task_that_brings_one_domain_has_all_classes(small, tasks):
+    """A task of one class is refused, as nothing would be learnt; one of one domain compares all classes."""
+
+    class Stream(list):
+        class_names, mirrors, key = tasks[-1].class_names, True, "domains"
+
+        def classes(self, task):
+            return self[task].classes
+
+    config, method = resolve(["method=l2p"]), small("l2p")
+    every = [replace(task, classes=range(4)) for task in tasks]
+    assert check_method(config, method, Stream(every)) == []
+    with pytest.raises(InputError, match="task 2 has one class"):
+        check_method(config, method, Stream([every[0], replace(every[1], classes=range(1, 2))]))
 
 
 REFUSED = [
