@@ -9,7 +9,8 @@ of 128 rows, the same crops and mirror images. Each run appends a line to the CS
 `avalanche_side.SWITCHES`; `--ours method.temperature=1` changes options on our side.
 
 What cannot be made equal, and so is no error of either: Avalanche's replay fills each step with as many old rows as new ones; ours is
-one shuffled epoch over both. Avalanche's joint training gives the last accuracy alone. Its outputs exist from the first task on.
+one shuffled epoch over both. Avalanche's joint training gives the last accuracy alone. Its outputs exist from the first task on; LwF's
+loss is cut to those of the classes seen, as `--switch outputs` cuts iCaRL's.
 """
 
 import argparse

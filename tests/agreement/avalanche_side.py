@@ -119,8 +119,10 @@ def strategy(method: str, stream: TaskStream, options: Training, depth: int, mem
     if method == "replay":  # its batches hold as many rows of the memory as new ones
         shared["plugins"].append(ReplayPlugin(memory, storage_policy=ClassBalancedBuffer(memory, adaptive_size=True)))
         return Naive(model=model, criterion=nn.CrossEntropyLoss(), **shared)
-    if method == "lwf":  # LwF-MC: iCaRL's loss without its exemplars
-        return Naive(model=model, criterion=ICaRLLossPlugin(), **shared)
+    if method == "lwf":  # LwF-MC: iCaRL's loss without its exemplars, over the outputs that there are
+        made = Naive(model=model, criterion=ICaRLLossPlugin(), **shared)
+        made._criterion = SeenOutputs(made._criterion, stream.sizes[0])
+        return made
     made = ICaRL(
         feature_extractor=features, classifier=classifier, memory_size=memory, buffer_transform=augment, fixed_memory=True, **shared
     )
