@@ -10,6 +10,7 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from accelerate.utils.fsdp_utils import disable_fsdp_ram_efficient_loading
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from bench import outside
 from bench.resume.processes import joined
@@ -19,6 +20,7 @@ from data.stream import TaskStream
 from methods.base import Method
 from methods.config import Training
 from methods.learning.sharding import is_sharded, loaded_whole
+from methods.learning.training import compiled
 
 
 def make_accelerator(config: DictConfig) -> Accelerator:
@@ -71,6 +73,12 @@ def check_method(config: DictConfig, method: Method, stream: TaskStream) -> list
             f"task {lone + 1} has one class, and method.name={config.method.name} compares the classes of a task among "
             "themselves alone, so that it would learn nothing: choose stream.base and stream.increment that give each task two or more"
         )
+    memory = getattr(method, "memory", None)
+    if memory is not None and memory.budget_bytes is not None:  # whose items cost what the first image tells
+        memory.item_bytes = memory.cost(stream[0].train)
+        memory.quota(len(stream.class_names))
+    if getattr(config.method, "augment", False) and hasattr(method, "augment"):
+        method.augment(stream[0])
     said = []
     if getattr(config.method, "frozen", False) and not method.models():
         said.append(f"method.frozen=true keeps method.backbone={config.method.backbone} as it starts, with weights drawn at random")
@@ -81,10 +89,13 @@ def check_method(config: DictConfig, method: Method, stream: TaskStream) -> list
 
 def _training(options: DictConfig, stream: TaskStream) -> Iterator[str]:
     """-> what is to be said of options that learn, beside each other and the stream. Errors: InputError for those without effect"""
+    compiled(nn.Identity(), options.compile)
     if options.accumulate > options.batch_size:
         raise InputError(f"method.accumulate={options.accumulate} is more than method.batch_size={options.batch_size} rows: lower it")
-    if options.min_lr > options.lr:
-        raise InputError(f"method.min_lr={options.min_lr:g} is above method.lr={options.lr:g}, from which the rate falls: lower it")
+    for name in ("lr", "later_lr"):
+        rate = getattr(options, name, None)
+        if rate is not None and options.min_lr > rate:
+            raise InputError(f"method.min_lr={options.min_lr:g} is above method.{name}={rate:g}, from which the rate falls: lower it")
     wrong = "mirror=true" if getattr(options, "mirror", False) else None if getattr(options, "flip", True) else "flip=false"
     if wrong and not stream.mirrors:
         raise InputError(f"method.{wrong} is not for stream '{stream.key}', where a mirror image may be another class: leave it out")

@@ -6,6 +6,7 @@ alone, so that the new record is the one that a run trained with them would have
 
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 
 from bench import record as records
-from bench.config import once, resolve
+from bench.config import method_config, once, resolve
 from bench.engine import Attempt, check_place, checkpoints_of, keep, make_accelerator, make_method, plain, report, score_task, settled
 from bench.evaluation import Scores
 from bench.identity import UNHASHED, config_hash, identity, made_by
@@ -23,6 +24,7 @@ from bench.resume.states import kept_states, method_state
 from bench.tracking import Tracking
 from data.config import UNHASHED as STREAM_UNHASHED
 from data.errors import InputError
+from data.options import check, default, idle_by
 from data.source import load
 from data.stream import TaskStream
 from methods.base import method_class
@@ -103,12 +105,19 @@ def changed(path: Path, before: dict[str, Any], overrides: list[str]) -> DictCon
     asked, found = resolve([*chosen, *overrides]), OmegaConf.merge(resolve(chosen), OmegaConf.create(was))
     free = {f"method.{option}" for option in method_class(name).predicting}
     harmless = {*UNHASHED, *(f"stream.{option}" for option in STREAM_UNHASHED)} - {"seed", "results"}
+    given: set[str] = set()
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         if key not in free | harmless:
             what = f"{', '.join(sorted(free))} can be changed" if free else "none of its options acts at prediction alone"
             raise InputError(f"'{key}' is no option that a trained {name} can be scored again with: {what}")
         OmegaConf.update(found, key, OmegaConf.select(asked, key))
+        given.add(key)
+    options = method_config(name)
+    for entry in fields(options):  # what was chosen for the former rule, and has nothing to do with this one
+        if f"method.{entry.name}" in free - given and idle_by(options, entry.name, found.method):
+            OmegaConf.update(found, f"method.{entry.name}", default(entry))
+    check("method.", options, found.method)
     place = path.resolve()
     if place.parts[-3:-1] != (before["stream"]["key"], before["method"]):
         raise InputError(f"{path} does not lie where its run wrote it, at STREAM/METHOD/FILE.json: put it back, its states beside it")

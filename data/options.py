@@ -85,14 +85,18 @@ def check(prefix: str, options: type, values: Mapping[str, Any]) -> None:
                 raise InputError(f"{prefix}{entry.name}={value} is no number to compute with: give a finite one")
             if "range" in said and not said["range"].holds(number):
                 raise InputError(f"{prefix}{entry.name}={value} must be {said['range']}: --help lists each option's range")
-        if value == _default(entry):
-            continue
-        for other, idle in said.get("idle", {}).items():
-            if (values[other] is not None) if idle is SET else (values[other] in idle):
-                raise InputError(
-                    f"{prefix}{entry.name}={value} has no effect with {prefix}{other}={values[other]}: "
-                    f"leave it at {_default(entry) if _default(entry) is not None else 'null'}, or change {prefix}{other}"
-                )
+        other = None if value == default(entry) else idle_by(options, entry.name, values)
+        if other:
+            raise InputError(
+                f"{prefix}{entry.name}={value} has no effect with {prefix}{other}={values[other]}: "
+                f"leave it at {default(entry) if default(entry) is not None else 'null'}, or change {prefix}{other}"
+            )
+
+
+def idle_by(options: type, name: str, values: Mapping[str, Any]) -> str | None:
+    """-> the other option whose value leaves this one without effect, if there is one"""
+    found = declared(options, name).get("idle", {}).items()
+    return next((other for other, idle in found if ((values[other] is not None) if idle is SET else (values[other] in idle))), None)
 
 
 def naming(what: str, prefix: str, options: type, values: Mapping[str, Any]) -> dict[str, str]:
@@ -123,11 +127,12 @@ def check_asked(prefix: str, asked: Asked, of: str, but: Iterable[str]) -> None:
     config, options = asked._config, OmegaConf.get_type(asked._config)
     for entry in fields(options) if is_dataclass(options) else ():
         value = getattr(config, entry.name)
-        if entry.name not in asked._read and entry.name not in but and value != _default(entry):
+        if entry.name not in asked._read and entry.name not in but and value != default(entry):
             raise InputError(f"{prefix}{entry.name}={value} has no effect on {of}, which never reads it: leave it out")
 
 
-def _default(entry: Field) -> Any:
+def default(entry: Field) -> Any:
+    """-> what an option is where nobody gives it"""
     return entry.default_factory() if entry.default_factory is not MISSING else entry.default
 
 

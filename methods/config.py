@@ -60,7 +60,7 @@ CONFIGS: dict[str, type] = {
 # Options that came after the first records. While one has its default it is left out of the hash, so that records made before it came
 # go on belonging to the same row. Such a default must never change.
 LATER: dict[str, dict[str, Any]] = {"gmm": {option.name: option.default for option in fields(Generative)}, "ncm": {"normalise": True}}
-LATER["gmm"]["crop"] = None
+LATER["gmm"] |= {"crop": None, "later_lr": None}
 LATER |= {name: {"crop": None} for name in ("finetune", "joint", "replay", "lwf", "lwm", "icarl")}
 for _name, _options in CONFIGS.items():
     if issubclass(_options, (Backboned, Encoded)):

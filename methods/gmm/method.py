@@ -4,6 +4,7 @@ The image is described, not classified: no head grows, so old and new classes do
 C classes seen, L visual tokens, D features.
 """
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -76,7 +77,10 @@ class GMM(Method):
         rows = task.train
         for _ in range(self.config.replay):
             rows = rows + self.memory.rows(task.train)
-        fit(self.accelerator, self.vlm, rows, loss, self.config, self.crop)
+        options = copy(self.config)
+        if task.index and options.later_lr is not None:
+            options.lr = options.later_lr
+        fit(self.accelerator, self.vlm, rows, loss, options, self.crop)
         self.memory.update(task.train, task.classes, self.pooled, current().generator(-1))
 
     def pooled(self, rows) -> Tensor:

@@ -50,6 +50,12 @@ def load_vlm(options: GMM) -> tuple[FrozenEncoder, VLM]:
     one_of("method.vlm", options.vlm, VLMS)
     one_of("method.dtype", options.dtype, DTYPES)
     parts(options)
+    whole = options.vlm == "hf" or options.vlm == "tiny" and options.family != "composed"
+    own = f"method.vlm={options.vlm}" if whole else f"method.qformer={options.qformer}" if options.qformer else None
+    if own and options.visual_tokens > 1:  # its default of 1 stands for the model's own number
+        raise InputError(f"method.visual_tokens={options.visual_tokens} has no effect with {own}: leave it out")
+    if whole and options.qformer:
+        raise InputError(f"method.qformer={options.qformer} has no effect with {own}, which is used whole: leave it out")
     make = VLMS[options.vlm]
     if isinstance(make, str):
         module, name = make.split(":")

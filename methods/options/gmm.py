@@ -63,6 +63,7 @@ class GMM(Generative, Training):
     batch_size: int = 8
     optimizer: str = "adamw"
     lr: float = 5e-3
+    later_lr: float | None = at_least(0, None)  # peak learning rate of the tasks after the first, of few images say; null = lr
     weight_decay: float = 0.0
     decay: str = "matrices"
     warmup: int = 5

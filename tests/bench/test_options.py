@@ -88,6 +88,9 @@ def test_help_shows_the_ranges():
         (["method=mae_cil", "method.mask_ratio=0"], "method.mask_ratio=0.0 must be above 0"),
         (["method=mae_cil", "method.mask_ratio=0.25"], "method.detail_mask_ratio=0.25 hides as much as method.mask_ratio=0.25"),
         (["method=mae_cil", "method.patch=8"], "hides none of an image's 1 patches"),
+        (["method=gmm", "method.min_lr=0.001", "method.later_lr=0.0005"], "method.min_lr=0.001 is above method.later_lr=0.0005"),
+        (["method=gmm", "method.vlm=tiny", "method.visual_tokens=5"], "method.visual_tokens=5 has no effect with method.vlm=tiny"),
+        (["method=gmm", "method.vlm=tiny", "method.qformer=4"], "method.qformer=4 has no effect with method.vlm=tiny"),
         (["method=mae_cil", "method.own_copy=true"], "method.own_copy has no effect on mae_cil"),
         (
             ["method=finetune", "method.backbone=resnet18", "method.batch_size=19", "stream.limit=10", "stream.tasks=1", "method.epochs=1"],
@@ -221,3 +224,19 @@ def test_a_preset_of_the_user_acts_or_is_refused(file, text, said, tmp_path):
         return
     with pytest.raises(InputError, match=said):
         resolve(chosen, str(folder))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["method=mae_cil", "method.patch=3"], "8x8 pixels are no square of patches of 3"),
+        (["method=replay", "method.memory_bytes=1000"], "holds no exemplar for each of the 10 classes: set it to at least 1920"),
+        (["method=finetune", "method.compile=nope"], "unknown method.compile 'nope'"),
+        (["method=finetune", "method.image_size=null", "method.crop=0.5"], "needs method.image_size: set both"),
+    ],
+)
+@pytest.mark.parametrize("plan", ["true", "false"])
+def test_a_plan_refuses_what_a_run_would_after_its_first_task(overrides, sentence, plan, tmp_path, capsys):
+    assert main([*overrides, f"dry_run={plan}", "progress=false", f"results={tmp_path}"]) == 2
+    said = capsys.readouterr()
+    assert sentence in said.out + said.err and "accuracy" not in said.out + said.err

@@ -45,6 +45,13 @@ def test_it_is_the_record_of_a_run_with_that_scoring(kept, accelerator, tmp_path
     path.unlink()
 
 
+def test_what_the_former_rule_read_is_left_out(accelerator, tmp_path):
+    words = ["method.vlm=tiny", "method.text_encoder=decoder", "stream.limit=4", "keep_states=true"]
+    path = run(configured("gmm", tmp_path, *words), accelerator)[1]
+    found, _ = rescore(path, ["method.scoring=likelihood"], accelerator)
+    assert found["config"]["method"]["text_encoder"] == "minilm"  # the default, as a run trained with this scoring has it
+
+
 def test_keeping_states_changes_nothing_else(kept, accelerator, tmp_path):
     without, _ = run(configured("gmm", tmp_path, "method.vlm=tiny", "method.scoring=exact"), accelerator)
     assert records.stable(records.read(kept)) == records.stable(without)
@@ -60,6 +67,7 @@ def test_keeping_states_changes_nothing_else(kept, accelerator, tmp_path):
         (["seed=1"], "'seed' is no option"),
         (["stream.limit=5"], "'stream.limit' is no option"),
         (["method.scoring=exact"], "scored so already"),
+        (["method.scoring=likelihood", "method.text_encoder=decoder"], "method.text_encoder=decoder has no effect"),
         ([], "scored so already"),
         (["method.scoring=best"], "method.scoring"),
         (["method.scorin=exact"], "did you mean"),

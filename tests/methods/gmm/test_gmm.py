@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from bench.engine import run
+from bench.resume.states import kept_states, method_state
 from data.errors import InputError
 from methods.gmm.match import packaged_text_encoder
 from methods.gmm.models import packaged_decoder
@@ -194,3 +196,15 @@ def test_checkpoint_of_another_model_is_refused(quick, accelerator):
     state["vlm"]["other"] = state["vlm"].pop("projector.weight")
     with pytest.raises(InputError, match="another generative model"):
         method.load_state_dict(state)
+
+
+def test_later_tasks_have_a_rate_of_their_own(quick, accelerator):
+    """At a rate of 0 the second task must leave the projector as the first one did, which must have moved it."""
+    projectors = {}
+    for later in ("0", "0.01"):
+        config = quick("gmm", f"method.later_lr={later}", "method.vlm=tiny", "stream.tasks=2", "keep_states=true")
+        record, path = run(config, accelerator)
+        projectors[later] = [method_state(state)["vlm"] for state in kept_states(path, record)]
+    same = [[torch.equal(before[name], after[name]) for name in before] for before, after in projectors.values()]
+    assert all(same[0]) and not any(same[1])
+    assert all(torch.equal(projectors["0"][0][name], weight) for name, weight in projectors["0.01"][0].items())
