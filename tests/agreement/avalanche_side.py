@@ -157,7 +157,10 @@ def _by_algorithm_4(plugin, made) -> None:
 
 
 def accuracies(method: str, stream: TaskStream, options: Training, depth: int, memory: int, seed: int, switches: set[str]) -> list[float]:
-    """-> the accuracy after each task over the rows of all classes seen; argmax over what Avalanche's model puts out, as it scores"""
+    """-> the accuracy after each task over the rows of all classes seen
+
+    Argmax over what Avalanche's model puts out, as it scores; of LwF over the outputs that its loss is cut to.
+    """
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -175,6 +178,7 @@ def accuracies(method: str, stream: TaskStream, options: Training, depth: int, m
         made.model.eval()
         with torch.no_grad():
             parts = [rows[at] for at in torch.arange(len(rows)).split(256)]
-            right = sum((made.model(part.inputs.float()).argmax(1) == part.labels).sum().item() for part in parts)
+            some = sum(stream.sizes[: number + 1]) if method == "lwf" else None
+            right = sum((made.model(part.inputs.float())[:, :some].argmax(1) == part.labels).sum().item() for part in parts)
         found.append(right / len(rows))
     return found
