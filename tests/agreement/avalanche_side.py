@@ -24,12 +24,13 @@ from methods.memory.exemplars import herding
 from methods.networks.backbones import prepare
 from methods.networks.resnet import CifarResNet
 
-# Single choices of Avalanche's iCaRL, turned into those of the paper (Rebuffi et al. 2017).
+# Single choices of Avalanche's: of its iCaRL turned into those of the paper (Rebuffi et al. 2017), of its replay into ours.
 SWITCHES = {
     "teacher": "q comes from the network as it is at test time (running batch statistics), where Avalanche keeps its copy in train mode",
     "outputs": "the loss is over the outputs of the classes seen, where Avalanche trains those of classes to come towards 0",
     "momentum": "the optimizer starts anew in each task, where Avalanche's momentum goes on",
     "herding": "Algorithm 4 without repetition, where Avalanche has the release's rule",
+    "pool": "one shuffled epoch over new rows and exemplars, where Avalanche's replay fills each step with as many old rows as new ones",
 }
 
 
@@ -59,6 +60,17 @@ class TeacherAtRest(ICaRLLossPlugin):
             self.old_model.eval()
             with torch.no_grad():
                 self.old_logits = self.old_model.train_classifier(self.old_model.feature_extractor(strategy.mb_x))
+
+
+class PooledReplay(ReplayPlugin):
+    """New rows and exemplars in one shuffled epoch."""
+
+    def after_train_dataset_adaptation(self, strategy, **kwargs):
+        if len(self.storage_policy.buffer):
+            strategy.adapted_dataset = strategy.adapted_dataset.concat(self.storage_policy.buffer)
+
+    def before_training_exp(self, strategy, **kwargs):
+        """No loader of its own."""
 
 
 class SeenOutputs:
@@ -117,7 +129,8 @@ def strategy(method: str, stream: TaskStream, options: Training, depth: int, mem
     if method == "joint":
         return JointTraining(model=model, criterion=nn.CrossEntropyLoss(), **shared)
     if method == "replay":  # its batches hold as many rows of the memory as new ones
-        shared["plugins"].append(ReplayPlugin(memory, storage_policy=ClassBalancedBuffer(memory, adaptive_size=True)))
+        Plugin = PooledReplay if "pool" in switches else ReplayPlugin
+        shared["plugins"].append(Plugin(memory, storage_policy=ClassBalancedBuffer(memory, adaptive_size=True)))
         return Naive(model=model, criterion=nn.CrossEntropyLoss(), **shared)
     if method == "lwf":  # LwF-MC: iCaRL's loss without its exemplars, over the outputs that there are
         made = Naive(model=model, criterion=ICaRLLossPlugin(), **shared)
