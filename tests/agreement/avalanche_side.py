@@ -27,7 +27,7 @@ from methods.networks.resnet import CifarResNet
 # Single choices of Avalanche's: of its iCaRL turned into those of the paper (Rebuffi et al. 2017), of its replay into ours.
 SWITCHES = {
     "teacher": "q comes from the network as it is at test time (running batch statistics), where Avalanche keeps its copy in train mode",
-    "outputs": "the loss is over the outputs of the classes seen, where Avalanche trains those of classes to come towards 0",
+    "outputs": "the loss is over the outputs of the classes seen, where Avalanche trains those of classes to come towards 0 (or away)",
     "momentum": "the optimizer starts anew in each task, where Avalanche's momentum goes on",
     "herding": "Algorithm 4 without repetition, where Avalanche has the release's rule",
     "pool": "one shuffled epoch over new rows and exemplars, where Avalanche's replay fills each step with as many old rows as new ones",
@@ -71,6 +71,20 @@ class PooledReplay(ReplayPlugin):
 
     def before_training_exp(self, strategy, **kwargs):
         """No loader of its own."""
+
+
+class SeenCrossEntropy(SupervisedPlugin):
+    """Cross-entropy over the outputs of the classes seen."""
+
+    def __init__(self, sizes: list[int]):
+        super().__init__()
+        self.sizes, self.seen = list(sizes), 0
+
+    def before_training_exp(self, strategy, **kwargs):
+        self.seen += self.sizes.pop(0)
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits[:, : self.seen], targets)
 
 
 class SeenOutputs:
@@ -124,14 +138,15 @@ def strategy(method: str, stream: TaskStream, options: Training, depth: int, mem
         "evaluator": EvaluationPlugin(),
         "plugins": [LRSchedulerPlugin(schedule), *([StartAnew()] if "momentum" in switches else [])],
     }
+    entropy = SeenCrossEntropy(stream.sizes) if "outputs" in switches else nn.CrossEntropyLoss()
     if method == "finetune":
-        return Naive(model=model, criterion=nn.CrossEntropyLoss(), **shared)
+        return Naive(model=model, criterion=entropy, **shared)
     if method == "joint":
         return JointTraining(model=model, criterion=nn.CrossEntropyLoss(), **shared)
     if method == "replay":  # its batches hold as many rows of the memory as new ones
         Plugin = PooledReplay if "pool" in switches else ReplayPlugin
         shared["plugins"].append(Plugin(memory, storage_policy=ClassBalancedBuffer(memory, adaptive_size=True)))
-        return Naive(model=model, criterion=nn.CrossEntropyLoss(), **shared)
+        return Naive(model=model, criterion=entropy, **shared)
     if method == "lwf":  # LwF-MC: iCaRL's loss without its exemplars, over the outputs that there are
         made = Naive(model=model, criterion=ICaRLLossPlugin(), **shared)
         made._criterion = SeenOutputs(made._criterion, stream.sizes[0])
@@ -172,7 +187,7 @@ def _by_algorithm_4(plugin, made) -> None:
 def accuracies(method: str, stream: TaskStream, options: Training, depth: int, memory: int, seed: int, switches: set[str]) -> list[float]:
     """-> the accuracy after each task over the rows of all classes seen
 
-    Argmax over what Avalanche's model puts out, as it scores; of LwF over the outputs that its loss is cut to.
+    Argmax over what Avalanche's model puts out, as it scores; of what its loss was cut to, where it was. iCaRL's is by class means.
     """
     random.seed(seed)
     np.random.seed(seed)
@@ -191,7 +206,8 @@ def accuracies(method: str, stream: TaskStream, options: Training, depth: int, m
         made.model.eval()
         with torch.no_grad():
             parts = [rows[at] for at in torch.arange(len(rows)).split(256)]
-            some = sum(stream.sizes[: number + 1]) if method == "lwf" else None
+            cut = method == "lwf" or "outputs" in switches and method != "icarl"
+            some = sum(stream.sizes[: number + 1]) if cut else None
             right = sum((made.model(part.inputs.float())[:, :some].argmax(1) == part.labels).sum().item() for part in parts)
         found.append(right / len(rows))
     return found
