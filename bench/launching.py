@@ -19,8 +19,10 @@ from data.errors import InputError
 from data.stream import TaskStream
 from methods.base import Method
 from methods.config import Training
+from methods.finetune import Finetune
 from methods.learning.sharding import is_sharded, loaded_whole
 from methods.learning.training import compiled
+from methods.memory.exemplars import ExemplarMemory
 
 
 def make_accelerator(config: DictConfig) -> Accelerator:
@@ -74,10 +76,10 @@ def check_method(config: DictConfig, method: Method, stream: TaskStream) -> list
             "themselves alone, so that it would learn nothing: choose stream.base and stream.increment that give each task two or more"
         )
     memory = getattr(method, "memory", None)
-    if memory is not None and memory.budget_bytes is not None:  # whose items cost what the first image tells
+    if isinstance(memory, ExemplarMemory) and memory.budget_bytes is not None:  # whose items cost what the first image tells
         memory.item_bytes = memory.cost(stream[0].train)
         memory.quota(len(stream.class_names))
-    if getattr(config.method, "augment", False) and hasattr(method, "augment"):
+    if isinstance(method, Finetune) and getattr(config.method, "augment", False):  # an outside method may call something else so
         method.augment(stream[0])
     said = []
     if getattr(config.method, "frozen", False) and not method.models():
@@ -89,7 +91,7 @@ def check_method(config: DictConfig, method: Method, stream: TaskStream) -> list
 
 def _training(options: DictConfig, stream: TaskStream) -> Iterator[str]:
     """-> what is to be said of options that learn, beside each other and the stream. Errors: InputError for those without effect"""
-    compiled(nn.Identity(), options.compile)
+    compiled(nn.Identity(), options.compile)  # which checks the name, and compiles at the first call alone
     if options.accumulate > options.batch_size:
         raise InputError(f"method.accumulate={options.accumulate} is more than method.batch_size={options.batch_size} rows: lower it")
     for name in ("lr", "later_lr"):
