@@ -56,6 +56,7 @@ class GMM(Method):
         self.text_encoder = make_text_encoder(config.text_encoder, self.vlm) if config.scoring == "nearest" else None
         self.memory = ExemplarMemory(config.memory, config.selection)
         self.names: list[str] = []  # of all classes seen, in order of arrival
+        self.tasks: list[int] = []  # how many of them came with each task
         self.answers: dict[str, list[int]] = {}  # their tokens, which take a while to make
 
     def check(self, classes: int) -> None:
@@ -65,7 +66,8 @@ class GMM(Method):
         check_names(names, self.config, self.vlm.prompt, self.text_encoder)
 
     def learn(self, task: Task) -> None:
-        self.names += [name for name in task.class_names if name not in self.names]
+        new = [name for name in task.class_names if name not in self.names]
+        self.names, self.tasks = self.names + new, [*self.tasks, len(new)]
         self.answers |= {name: self.vlm.prompt.answer_tokens(name) for name in self.names if name not in self.answers}
         tokens, mask = self.vlm.prompt.batch([self.answers[name] for name in self.names])  # [C, A]
 
@@ -91,7 +93,7 @@ class GMM(Method):
     def predict(self, inputs: Tensor) -> Prediction:
         """The share of invalid answers goes with those that are generated; `likelihood` generates none."""
         if self.config.scoring == "likelihood":
-            return Prediction(likelihoods(self.vlm, inputs, self.names))
+            return Prediction(likelihoods(self.vlm, inputs, self.names, self.tasks))
         answers = self.vlm.answer(inputs, self.config.max_new_tokens)
         words, valid = zip(*(read_answer(answer, self.config.answer) for answer in answers), strict=True)
         if self.config.scoring == "exact":
@@ -116,13 +118,13 @@ class GMM(Method):
         return {**self.vlm.made_of, **({"text encoder": self.text_encoder.said()} if self.text_encoder else {})}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"vlm": trained_state(self.vlm), "memory": self.memory.state_dict(), "names": self.names}
+        return {"vlm": trained_state(self.vlm), "memory": self.memory.state_dict(), "names": self.names, "tasks": self.tasks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if not load_trained(self.vlm, state["vlm"]):
             raise InputError("the checkpoint is of another generative model: use the method.vlm it was written with")
         self.memory.load_state_dict(state["memory"])
-        self.names = list(state["names"])
+        self.names, self.tasks = list(state["names"]), list(state["tasks"])
 
 
 def _check_shares(options: config.GMM) -> None:

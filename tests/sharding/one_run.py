@@ -16,6 +16,7 @@ from bench import engine
 from bench.config import resolve
 from bench.launching import make_accelerator
 from bench.tracking import Tracking
+from methods.gmm.likelihood import likelihoods
 from methods.learning.sharding import elements
 from methods.learning.states import trained_state
 from tests.sharding import models
@@ -57,6 +58,14 @@ def answers(vlm, accelerator) -> list[list[str]]:
     return [vlm.answer(features, 12), whole.answer(features, 12)]
 
 
+def likely(vlm, accelerator) -> list[list[list[float]]]:
+    """-> likelihoods by the model in shares and by a whole one, where each rank has other images and other names that need no reading"""
+    whole, rank = models.whole(vlm, trained_state(vlm)), accelerator.process_index
+    features = 20 * torch.randn(3 + 2 * rank, 1, whole.projector.in_features, generator=torch.Generator().manual_seed(rank))
+    names, tasks = ["zero", "seven", "a very long name", "nine", "x"], [[2, 3], [5]][rank % 2]
+    return [likelihoods(model, features, names, tasks).tolist() for model in (vlm, whole)]
+
+
 if __name__ == "__main__":
     engine.make_method, Tracking.training = make_method, training
     config = resolve(["plugins=[tests.sharding.models]", "method=gmm", "method.vlm=small", "progress=false", *sys.argv[3:]])
@@ -64,9 +73,11 @@ if __name__ == "__main__":
     record, path = engine.run(config, accelerator)
     vlm = seen["method"].vlm
     shares = gather_object([held(vlm)])
+    scores = gather_object([likely(vlm, accelerator)])
     said = gather_object([answers(vlm, accelerator)])
     if accelerator.is_main_process:
         kind = accelerator.distributed_type.value
         with open(sys.argv[1], "w") as file:
-            json.dump({"record": str(path), "losses": seen["losses"], "shares": shares, "said": said, "kind": kind}, file)
+            found = {"record": str(path), "losses": seen["losses"], "shares": shares, "said": said, "likely": scores, "kind": kind}
+            json.dump(found, file)
     accelerator.end_training()

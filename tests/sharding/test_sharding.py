@@ -81,6 +81,8 @@ def test_a_killed_run_in_shares_ends_as_one_process_does(config, kind, run, alon
     assert records[0]["counts"] == records[1]["counts"] and records[0]["parameters"] == records[1]["parameters"]
     one, two = (pd.read_parquet(Path(report["record"]).with_suffix("").as_posix() + "-predictions.parquet") for report in (alone, after))
     assert one.answer.equals(two.answer) and one.answer.str.len().gt(0).any()
+    for in_shares, whole in after["likely"]:
+        torch.testing.assert_close(torch.tensor(in_shares), torch.tensor(whole), atol=1e-4, rtol=0)
     for in_shares, whole in after["said"]:
         assert in_shares == whole
     lengths = [[len(answer) for answer in in_shares] for in_shares, _ in after["said"]]

@@ -1,13 +1,15 @@
 """From an image to a class: likelihoods of all names against one pass a name, exact names, and text encoders against their own calls."""
 
+import functools
 import json
 from dataclasses import replace
+from unittest.mock import patch
 
 import open_clip
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch.nn.functional import cosine_similarity, normalize
@@ -85,14 +87,52 @@ def test_a_trie_holds_each_beginning_once(answers):
     """Oracle: the set of all beginnings; one answer may begin another."""
     trie = make_trie(answers)
     beginnings = {tuple(answer[:end]) for answer in answers for end in range(1, len(answer) + 1)}
-    read = {tuple(answer[:end]) for answer in answers for end in range(1, len(answer))}
+    read = {tuple(answer[:end]) for answer in answers for end in range(len(answer))}
     assert len(trie.edges) == len(beginnings) and len(trie.tokens) == len(read)
     assert trie.edges[:, 0].tolist() == sorted(trie.edges[:, 0].tolist())
-    said = [trie.edges[part, 1].tolist() for part in trie.paths.split(trie.lengths.tolist())]
+    said = [trie.edges[path[:length], 1].tolist() for path, length in zip(trie.paths, trie.lengths, strict=True)]
     assert said == answers
     spelt = {tuple(trie.tokens[row].tolist()) for row in trie.above}  # every node with what stands above it
     assert spelt == read
-    assert torch.equal(trie.above.sum(1) - 1, trie.depth)
+    assert torch.equal(trie.above.sum(1)[1:] - 1, trie.depth[1:]) and not trie.above[0].any() and not trie.above[:, 0].any()
+
+
+loaded = functools.cache(lambda: load_vlm(tiny("llava")))
+TASKS = st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any)
+
+
+@settings(deadline=None, max_examples=25)
+@given(TASKS, st.integers(0, 2**31 - 1), st.sampled_from([1, 7, 8192]))
+def test_the_best_name_of_each_task_is_that_of_all_names_read(tasks, seed, size):
+    """Oracle: the same names with all of them exact. What is no task's best is given no more than that."""
+    encoder, vlm = loaded()
+    generator = torch.Generator().manual_seed(seed)
+    features = encoder(torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8, generator=generator))
+    names = [NAMES[at] for at in torch.randint(len(NAMES), (sum(tasks),), generator=generator)]
+    with patch.object(likelihood, "PASS", size):
+        found = likelihoods(vlm, features, names, tasks)
+    first = 0
+    every = likelihoods(vlm, features, names)
+    for count in filter(None, tasks):
+        ours, theirs = (scores[:, first : first + count] for scores in (found, every))
+        torch.testing.assert_close(ours.amax(1), theirs.amax(1), atol=1e-4, rtol=0)
+        torch.testing.assert_close(theirs.gather(1, ours.argmax(1, keepdim=True)), theirs.amax(1, keepdim=True), atol=1e-4, rtol=0)
+        assert (ours >= theirs - 1e-4).all()
+        first += count
+
+
+def test_names_that_cannot_be_the_best_are_not_read():
+    """Where the best of all names is asked for, fewer nodes are read than where all likelihoods are."""
+    encoder, vlm = load_vlm(tiny("llava"))
+    vlm.decoder.get_output_embeddings().weight.data *= 30  # it is sure of what it says, as a trained one
+    features, names = encoder(IMAGES), [f"{tens} {ones}" for tens in NAMES[:5] for ones in ("one", "two", "three", "four")]
+
+    def read(tasks):
+        with patch.object(vlm.decoder.base_model, "forward", wraps=vlm.decoder.base_model.forward) as called:
+            likelihoods(vlm, features, names, tasks)
+        return sum(call.kwargs["position_ids"].numel() for call in called.call_args_list if "position_ids" in call.kwargs)
+
+    assert read([20]) < read(None)
 
 
 def test_common_beginnings():
