@@ -23,7 +23,7 @@ import pandas as pd
 
 from bench.config import resolve
 from bench.engine import make_accelerator, run
-from data.errors import one_of
+from data.errors import InputError, one_of
 from data.source import load
 from data.stream import TaskStream
 from methods.networks.backbones import BACKBONES
@@ -72,10 +72,12 @@ def measure(given: argparse.Namespace, side: str, method: str, seed: int) -> lis
     config = resolve(options(given, method, seed))
     if side == "ours":
         return run(config, make_accelerator(config))[0]["metrics"]["per_task_accuracy"]
-    from tests.agreement.avalanche_side import SWITCHES, accuracies
+    from tests.agreement.avalanche_side import SWITCHES, TURNED, accuracies
 
     for switch in given.switch:
         one_of("--switch", switch, SWITCHES)
+        if switch not in TURNED[method]:
+            raise InputError(f"--switch {switch} has no effect on {method}: name others with --methods, or leave it out")
     stream = TaskStream(load(config.stream), config.stream)
     return accuracies(method, stream, config.method, given.depth, given.memory, seed, set(given.switch))
 

@@ -32,6 +32,14 @@ SWITCHES = {
     "herding": "Algorithm 4 without repetition, where Avalanche has the release's rule",
     "pool": "one shuffled epoch over new rows and exemplars, where Avalanche's replay fills each step with as many old rows as new ones",
 }
+# What each method can turn; joint trains once, over all outputs, and LwF's are cut already.
+TURNED = {
+    "finetune": ("outputs", "momentum"),
+    "joint": (),
+    "lwf": ("momentum",),
+    "replay": ("outputs", "momentum", "pool"),
+    "icarl": ("teacher", "outputs", "momentum", "herding"),
+}
 
 
 class Features(nn.Module):
