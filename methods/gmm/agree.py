@@ -21,7 +21,7 @@ HALF = 0.1
 
 
 def check_agreement(vlm: VLM, tokens: int, likelihood: bool, said: str) -> None:
-    """Called on every process. tokens: as many as an image has; likelihood: all names are read at once.
+    """Called on every process. tokens: as many as an image has; likelihood: names are read as a tree.
 
     Errors: InputError for a decoder that is read otherwise here than by its own library
     """

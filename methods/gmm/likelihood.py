@@ -15,7 +15,7 @@ from methods.gmm.prompt import Prompt, common_beginning
 from methods.gmm.vlm import VLM
 from methods.learning.sharding import anywhere, largest, no_gradient
 
-PASS = 8192  # nodes that are kept at most, over all rows
+PASS = 8192  # nodes of all rows together: how many rows are read at once, where each node of a row came to be read
 ROWS = 1024  # hidden states whose logits are computed at once
 
 
@@ -71,8 +71,8 @@ def scored(prompt: Prompt, names: list[str]) -> tuple[list[int], list[list[int]]
 def likelihoods(vlm: VLM, features: Tensor, names: list[str], tasks: list[int] | None = None) -> Tensor:
     """features [B, L, D], C names -> [B, C]: mean log-likelihood of a name's tokens and of the one that ends it (the full stop, say)
 
-    tasks: how many names each has, one after another. That of the best name of each is exact; of the others it may be a bound that is no
-    larger than that. Where none are given, all are exact.
+    tasks: how many names each task has, in the order of the names. The likelihood of the best name of each task is exact; that of another
+    may be an upper bound, no larger than the best one's. Where no tasks are given, all are exact.
     """
     opening, answers = scored(vlm.prompt, names)
     trie, opening = make_trie(answers), torch.tensor(opening, dtype=torch.int64, device=features.device)

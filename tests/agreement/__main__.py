@@ -6,7 +6,7 @@
 DIR holds the official pickles of CIFAR-100. The first 20 classes in two tasks, 250 training images a class, ResNet-32, SGD in steps
 of 128 rows, the same crops and mirror images. Each run appends a line to the CSV, and one that is there already is not run again.
 `--depth 1` (ResNet-8) is five times faster; `--switch teacher` turns one choice of Avalanche's iCaRL into the paper's, `--switch pool`
-one of its replay into ours, see `avalanche_side.SWITCHES`; `--ours method.temperature=1` changes options on our side.
+one of its replay into ours, see `switches.py`; `--ours method.temperature=1` changes options on our side.
 
 What cannot be made equal, and so is no error of either: Avalanche's replay fills each step with as many old rows as new ones; ours is
 one shuffled epoch over both. Avalanche's joint training gives the last accuracy alone. Its outputs exist from the first task on; LwF's
@@ -23,11 +23,11 @@ import pandas as pd
 
 from bench.config import resolve
 from bench.engine import make_accelerator, run
-from data.errors import InputError, one_of
 from data.source import load
 from data.stream import TaskStream
 from methods.networks.backbones import BACKBONES
 from methods.networks.resnet import CifarResNet
+from tests.agreement.switches import SWITCHES
 
 METHODS = ("finetune", "joint", "replay", "lwf", "icarl")
 COLUMNS = ["side", "method", "variant", "seed", "first", "last", "average", "seconds"]
@@ -72,12 +72,8 @@ def measure(given: argparse.Namespace, side: str, method: str, seed: int) -> lis
     config = resolve(options(given, method, seed))
     if side == "ours":
         return run(config, make_accelerator(config))[0]["metrics"]["per_task_accuracy"]
-    from tests.agreement.avalanche_side import SWITCHES, TURNED, accuracies
+    from tests.agreement.avalanche_side import accuracies
 
-    for switch in given.switch:
-        one_of("--switch", switch, SWITCHES)
-        if switch not in TURNED[method]:
-            raise InputError(f"--switch {switch} has no effect on {method}: name others with --methods, or leave it out")
     stream = TaskStream(load(config.stream), config.stream)
     return accuracies(method, stream, config.method, given.depth, given.memory, seed, set(given.switch))
 
@@ -121,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--sides", nargs="+", choices=("ours", "avalanche"), default=("ours", "avalanche"))
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
-    parser.add_argument("--switch", nargs="*", default=(), help="choices of Avalanche's turned into the paper's or ours")
+    parser.add_argument("--switch", nargs="*", default=[], choices=SWITCHES, help="choices of Avalanche's turned into the paper's or ours")
     parser.add_argument("--ours", nargs="*", default=[], help="further options of our side")
     parser.add_argument("--depth", type=int, default=5, help="n of the 6n+2 layers")
     parser.add_argument("--increment", type=int, default=10, help="classes a task")
@@ -130,6 +126,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--memory", type=int, default=400, help="exemplars")
     parser.add_argument("--no-checksum", dest="checksum", action="store_false", help="take pickles that are not the published archive's")
     given = parser.parse_args(arguments)
+    for switch in given.switch:
+        for method in given.methods:
+            if method not in SWITCHES[switch][1]:
+                parser.error(f"--switch {switch} has no effect on {method}: name others with --methods, or leave it out")
     done = pd.read_csv(given.out) if given.out.exists() else pd.DataFrame(columns=COLUMNS)
     for seed in given.seeds:
         for method in given.methods:

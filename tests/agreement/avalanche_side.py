@@ -1,7 +1,7 @@
 """The same training in Avalanche 0.6 (Lomonaco et al. 2021): its own strategies, losses and memories, on our rows and our network.
 
 What the two harnesses must share for a comparison of methods is shared: rows, network, initial rule, optimizer, schedule, augmentation.
-`SWITCHES` turn single choices of Avalanche's iCaRL into those of the paper, so that a difference can be traced to one of them.
+`tests.agreement.switches` names the single choices that can be turned, so that a difference can be traced to one of them.
 Shapes: B batch, C classes, D features, N rows, m exemplars.
 """
 
@@ -23,23 +23,6 @@ from methods.config import Training
 from methods.memory.exemplars import herding
 from methods.networks.backbones import prepare
 from methods.networks.resnet import CifarResNet
-
-# Single choices of Avalanche's: of its iCaRL turned into those of the paper (Rebuffi et al. 2017), of its replay into ours.
-SWITCHES = {
-    "teacher": "q comes from the network as it is at test time (running batch statistics), where Avalanche keeps its copy in train mode",
-    "outputs": "the loss is over the outputs of the classes seen, where Avalanche trains those of classes to come towards 0 (or away)",
-    "momentum": "the optimizer starts anew in each task, where Avalanche's momentum goes on",
-    "herding": "Algorithm 4 without repetition, where Avalanche has the release's rule",
-    "pool": "one shuffled epoch over new rows and exemplars, where Avalanche's replay fills each step with as many old rows as new ones",
-}
-# What each method can turn; joint trains once, over all outputs, and LwF's are cut already.
-TURNED = {
-    "finetune": ("outputs", "momentum"),
-    "joint": (),
-    "lwf": ("momentum",),
-    "replay": ("outputs", "momentum", "pool"),
-    "icarl": ("teacher", "outputs", "momentum", "herding"),
-}
 
 
 class Features(nn.Module):

@@ -97,7 +97,14 @@ def test_a_trie_holds_each_beginning_once(answers):
     assert torch.equal(trie.above.sum(1)[1:] - 1, trie.depth[1:]) and not trie.above[0].any() and not trie.above[:, 0].any()
 
 
-loaded = functools.cache(lambda: load_vlm(tiny("llava")))
+@functools.cache
+def sure():
+    """A model that is as sure of what it says as a trained one: else every name stays possible to its last token."""
+    encoder, vlm = load_vlm(tiny("llava"))
+    vlm.decoder.get_output_embeddings().weight.data *= 30
+    return encoder, vlm
+
+
 TASKS = st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any)
 
 
@@ -105,7 +112,7 @@ TASKS = st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any)
 @given(TASKS, st.integers(0, 2**31 - 1), st.sampled_from([1, 7, 8192]))
 def test_the_best_name_of_each_task_is_that_of_all_names_read(tasks, seed, size):
     """Oracle: the same names with all of them exact. What is no task's best is given no more than that."""
-    encoder, vlm = loaded()
+    encoder, vlm = sure()
     generator = torch.Generator().manual_seed(seed)
     features = encoder(torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8, generator=generator))
     names = [NAMES[at] for at in torch.randint(len(NAMES), (sum(tasks),), generator=generator)]
@@ -115,16 +122,15 @@ def test_the_best_name_of_each_task_is_that_of_all_names_read(tasks, seed, size)
     every = likelihoods(vlm, features, names)
     for count in filter(None, tasks):
         ours, theirs = (scores[:, first : first + count] for scores in (found, every))
-        torch.testing.assert_close(ours.amax(1), theirs.amax(1), atol=1e-4, rtol=0)
-        torch.testing.assert_close(theirs.gather(1, ours.argmax(1, keepdim=True)), theirs.amax(1, keepdim=True), atol=1e-4, rtol=0)
-        assert (ours >= theirs - 1e-4).all()
+        torch.testing.assert_close(ours.amax(1), theirs.amax(1), atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(theirs.gather(1, ours.argmax(1, keepdim=True)), theirs.amax(1, keepdim=True), atol=1e-4, rtol=1e-5)
+        assert (ours >= theirs - 1e-3).all()
         first += count
 
 
 def test_names_that_cannot_be_the_best_are_not_read():
     """Where the best of all names is asked for, fewer nodes are read than where all likelihoods are."""
-    encoder, vlm = load_vlm(tiny("llava"))
-    vlm.decoder.get_output_embeddings().weight.data *= 30  # it is sure of what it says, as a trained one
+    encoder, vlm = sure()
     features, names = encoder(IMAGES), [f"{tens} {ones}" for tens in NAMES[:5] for ones in ("one", "two", "three", "four")]
 
     def read(tasks):
