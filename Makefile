@@ -11,7 +11,7 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist load $(ARGS_TEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS_TEST)
 
 benchmark: $(READY)
 	$(BIN)/python -m pytest -s --override-ini addopts= tests/benchmarks

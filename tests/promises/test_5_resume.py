@@ -15,7 +15,7 @@ from tests.promises.killing import PLACES, attempt
 
 # Enough steps a task for checkpoints within it: every tenth step may write one.
 LONG = {name: ["method.batch_size=2", "method.epochs=3"] if method_class(name).trained else [] for name in METHODS}
-LONG["gmm"] = ["method.batch_size=1"]
+LONG["gmm"] = ["method.batch_size=1", "method.vlm=tiny"]  # what is resumed is of the same form in a large one
 LONG["slca"] += ["method.align_epochs=6", "method.drawn=4"]
 STREAM = ["stream=digits", "stream.limit=5", "stream.tasks=3", "progress=false"]
 KILLS = 3  # of each method, at places that all methods together go through several times; CI tries all, `-m "not slow"` one method
