@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bench.board.compare import interval
 from bench.config import resolve
 from bench.engine import make_accelerator, run
 from data.source import load
@@ -78,14 +79,6 @@ def measure(given: argparse.Namespace, side: str, method: str, seed: int) -> lis
     return accuracies(method, stream, config.method, given.depth, given.memory, seed, set(given.switch))
 
 
-def welch(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """-> 95% interval of mean(a) - mean(b) for unequal variances (Welch 1947)"""
-    from scipy.stats import ttest_ind
-
-    low, high = ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
-    return float(low), float(high)
-
-
 def table(frame: pd.DataFrame) -> str:
     """-> a line for each method, variant and figure: mean and standard deviation of both sides, and the interval of the difference"""
     lines = [
@@ -100,7 +93,7 @@ def table(frame: pd.DataFrame) -> str:
             if not len(a) or not len(b):
                 continue
             said = [f"{x.mean():.1f}" + (f" ± {x.std(ddof=1):.1f}" if len(x) > 1 else "") for x in (a, b)]
-            low, high = welch(a, b) if min(len(a), len(b)) > 1 else (np.nan, np.nan)
+            low, high = interval(b, a, False) if min(len(a), len(b)) > 1 else (np.nan, np.nan)
             bounds = "–" if np.isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
             lines.append(
                 f"| {method} | {variant} | {name} | {len(a)} / {len(b)} | {said[0]} | {said[1]} | {a.mean() - b.mean():+.1f} | {bounds} |"
