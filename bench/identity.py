@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from bench.code import code, mark
+from data.code import version
 from data.config import UNHASHED as STREAM_UNHASHED
 from data.errors import InputError
 from data.options import naming
@@ -138,7 +139,7 @@ def options_hash(config: dict[str, Any], contents: dict[str, str]) -> str:
 
 def contents(config: DictConfig) -> dict[str, str]:
     """-> by the options that name one: of a file the sha256 of its lines, of a model on this machine its name without its place (what it
-    holds is among `models`). None for what cannot be read: its reader says so.
+    holds is among `models`), of bits the library that rounds to them. None for what cannot be read: its reader says so.
     """
     found = {}
     for section in ("method", "stream"):
@@ -150,6 +151,8 @@ def contents(config: DictConfig) -> dict[str, str]:
                 found[name] = _lines_sha256(Path(place).expanduser())
             except (OSError, UnicodeDecodeError):
                 continue
+        if (bits := config[section].get("quantize")) is not None:
+            found[f"{section}.quantize"] = f"{bits} bits, bitsandbytes {version('bitsandbytes')}"
         every = naming("model", f"{section}.", kind, config[section]).items()
         found |= {name: said for name, model in every if (said := _placeless(model)) != model}
     return found

@@ -31,7 +31,10 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "seed": (int, "seed of initial weights, batches, augmentation and random exemplars"),
     "config": (dict, "every option, resolved"),
     "config_hash": (str, "over the options that can change a number, without the seed"),
-    "contents": (dict, "by the options that name one: of a file the sha256 of its lines, of a model's folder its name; these count"),
+    "contents": (
+        dict,
+        "by the options that name one: of a file the sha256 of its lines, of a model's folder its name, of bits a library; these count",
+    ),
     "code": (dict, "what computed: digest, files (of ours, by module) and versions (of libraries); see bench/code.py"),
     "counts": (
         dict,
@@ -83,6 +86,7 @@ OPTIONAL = ("models", "rescored")  # fields that not every record has
 # What may differ between two runs of one configuration and seed; everything else must agree.
 VOLATILE = ("time", "peak_memory_bytes", "environment", "rescored", "started", "finished", "digest")
 PACKAGES = ("torch", "torchvision", "transformers", "accelerate", "deepspeed", "timm", "open_clip_torch", "peft", "numpy", "safetensors")
+PACKAGES += ("tokenizers", "gguf", "bitsandbytes", "pillow")
 
 
 def digest(record: dict[str, Any]) -> str:
@@ -190,6 +194,7 @@ def now() -> str:
 def environment(accelerator: Any) -> dict[str, Any]:
     """-> where the run took place"""
     import torch
+    from PIL import features
 
     root = Path(__file__).resolve().parent.parent
 
@@ -206,6 +211,7 @@ def environment(accelerator: Any) -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
+    versions["libjpeg"] = features.version("libjpeg_turbo") or features.version("jpg")  # builds of one Pillow decode by several
     device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else platform.processor() or platform.machine()
     changed = git("status", "--porcelain", "--untracked-files=no")
     return {
@@ -228,5 +234,5 @@ def lasting(environment: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """-> the names of what is not the same in both"""
-    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    """-> the names of what is not the same in both; an earlier version of this harness may have noted less"""
+    return [name for name in before if name in now and before[name] != now[name]]

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 # import name -> distribution, of the libraries that compute; named where a file that counts imports them
 LIBRARIES = {"torch": "torch", "torchvision": "torchvision", "transformers": "transformers", "timm": "timm", "peft": "peft"}
 LIBRARIES |= {"open_clip": "open_clip_torch", "accelerate": "accelerate", "PIL": "pillow"}
+IMAGES, RESIZES = "data.images.", "pillow"  # all that is computed from images follows from these, too
 LAZY = re.compile(r"^([A-Za-z_][\w.]*):[A-Za-z_]\w*$")  # how the registries name what is imported when it is chosen
 
 
@@ -44,10 +45,11 @@ def reached(modules: Iterable[str], counts: Callable[[str], bool]) -> Code:
 
 @functools.cache
 def maker(modules: tuple[str, ...], packages: tuple[str, ...], libraries: tuple[str, ...]) -> str:
-    """-> 12 hex digits for the key of what a cache holds: of the modules that made it, of what these import of the packages, and of the
-    versions of libraries"""
-    found = reached(modules, lambda name: name.startswith(packages)).files
-    said = (found, {name: version(name) for name in libraries})
+    """-> 12 hex digits for the key of what a cache holds: of the modules that made it, of what these import of the packages and of what
+    handles images, and of the versions of libraries"""
+    found = reached(modules, lambda name: name.startswith((*packages, IMAGES)))
+    named = {*libraries, *({RESIZES} & found.libraries)}
+    said = (found.files, {name: version(name) for name in sorted(named)})
     return hashlib.sha256(repr(said).encode()).hexdigest()[:12]
 
 

@@ -50,9 +50,10 @@ def test_another_decoder_inside_of_pillow(files, monkeypatch):
     assert store.decoded(files).path != before
 
 
-@pytest.mark.parametrize(
-    "change", [{"module": "methods.networks.fed"}, {"module": "methods.networks.backbones"}, {"library": "torch"}, DECODING[0]]
-)
+FEEDING = [{"module": "methods.networks.fed"}, {"module": "methods.networks.backbones"}, {"module": "data.images.augment"}]
+
+
+@pytest.mark.parametrize("change", [*FEEDING, {"library": "torch"}, DECODING[0]])
 def test_features_of_other_code_are_not_served(files, as_if, change, tmp_path):
     fed = Fed("timm", "made", 8, mean=(0.5,) * 3, std=(0.5,) * 3)
     encoder = FrozenEncoder(fed, torch.nn.Conv2d(3, 2, 1), {"made": "0" * 64})
@@ -62,6 +63,16 @@ def test_features_of_other_code_are_not_served(files, as_if, change, tmp_path):
     assert table_of(encoder, rows, tmp_path).path != before
     as_if(module="methods.icarl", library="peft")
     assert table_of(encoder, rows, tmp_path).path == before
+
+
+@pytest.mark.parametrize("change", [{"module": "data.images.augment"}, {"library": "pillow"}])
+def test_nor_where_pixels_are_given_and_no_file_is_read(as_if, change, tmp_path):
+    """Whose store does not say how it was decoded; images are resized by Pillow's kernels all the same."""
+    encoder = FrozenEncoder(Fed("timm", "made", 8, mean=(0.5,) * 3, std=(0.5,) * 3), torch.nn.Conv2d(3, 2, 1), {"made": "0" * 64})
+    rows = Rows(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), *torch.zeros(2, 1, dtype=torch.int64))
+    before = table_of(encoder, rows, tmp_path).path
+    as_if(**change)
+    assert table_of(encoder, rows, tmp_path).path != before
 
 
 def test_an_encoder_of_the_users_own_module_counts(files, tmp_path, monkeypatch):
