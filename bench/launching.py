@@ -31,6 +31,7 @@ def make_accelerator(config: DictConfig) -> Accelerator:
     outside.check()
     if config.precision == "fp16" and not torch.cuda.is_available():
         raise InputError("precision=fp16 needs a GPU: use bf16 or no")
+    torch.backends.cudnn.allow_tf32 = False  # torch lets convolutions round to ten bits: precision=no is float32, as on a CPU
     cpu, world = not torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
     deepspeed = _asked("ACCELERATE_USE_DEEPSPEED")
     accelerator = Accelerator(

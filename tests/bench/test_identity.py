@@ -6,12 +6,13 @@ from dataclasses import fields
 
 import pandas as pd
 import pytest
+import torch
 
 from bench import code as codes
 from bench import record as records
 from bench.board.leaderboard import main as leaderboard
 from bench.config import resolve
-from bench.engine import run
+from bench.engine import make_accelerator, run
 from bench.identity import Identity, config_hash, guard, hashed, identity, made_by, of_record
 from data.code import read
 from data.config import StreamConfig
@@ -146,6 +147,23 @@ def test_of_a_list_the_place_does_not_count(tmp_path):
     fixed = ["method=ncm", "stream.shots=1"]
     one, two = (config_hash(resolve([*fixed, f"stream.shot_list={path}"])) for path in paths)
     assert one == two
+
+
+def test_another_library_that_rounds_weights_is_another_run(monkeypatch):
+    """bitsandbytes counts where it acts, and nowhere else."""
+    rounded, plain = resolve(["method=gmm", "method.quantize=8", "method.dtype=bfloat16"]), resolve(["method=gmm"])
+    found = []
+    for release in ("0.48.0", "0.49.0"):
+        monkeypatch.setattr("bench.identity.version", lambda library, release=release: release)
+        found.append((config_hash(rounded), config_hash(plain)))
+    assert found[0][0] != found[1][0] and found[0][1] == found[1][1]
+
+
+def test_convolutions_in_float32_are_float32(accelerator):
+    """torch lets a card round what they take to ten bits; a CPU never does, and both have one name."""
+    torch.backends.cudnn.allow_tf32 = True
+    make_accelerator(resolve(["method=ncm"]))
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_a_record_and_its_run_have_one_identity(one_process):
