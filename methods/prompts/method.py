@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from data.stream import Batch, Task
+from methods.base import Stored
 from methods.config import Prompting
 from methods.finetune import Finetune
 from methods.learning.training import fit
@@ -23,7 +24,7 @@ def masked_loss(logits: Tensor, labels: Tensor, first: int) -> Tensor:
 
 
 class PromptMethod(Finetune):
-    """Pool: options, width D of the network, its blocks -> a module as `Prompted.pool`, with `grow()` for a new task."""
+    """Pool: options, width D of the network, its blocks -> a module as `Prompted.pool`, with `keys` [..., P, D] and `grow()` for a task"""
 
     Net = Prompted
     Pool: ClassVar[type]
@@ -62,6 +63,13 @@ class PromptMethod(Finetune):
     def pull(self) -> float:
         """-> weight of the cosines between queries and chosen keys, which the loss is to enlarge"""
         return self.config.pull
+
+    def stored(self) -> list[Stored]:
+        """The prompts and their keys, in which past tasks are remembered."""
+        if self.net.pool is None:
+            return []
+        kept = sum(value.numel() * value.element_size() for value in self.net.pool.state_dict().values())
+        return [Stored("prompts", self.net.pool.keys.shape[-2], kept)]
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "tasks": self.tasks}

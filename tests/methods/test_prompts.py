@@ -10,6 +10,7 @@ from timm.models.vision_transformer import Attention
 from bench.config import resolve
 from bench.launching import check_method
 from data.errors import InputError
+from methods.base import Stored
 from methods.config import CONFIGS
 from methods.learning.optim import learning_rate
 from methods.learning.training import Session, session
@@ -203,6 +204,9 @@ def test_what_is_old_does_not_move_and_rows_do_not_meet(small, tasks, name, prom
         assert torch.equal(again.predict(images).scores, together)
     assert not any(key.startswith("backbone") for key in method.net.state_dict()) and again.parameters() == method.parameters()
     assert type(method).variant(method.config) == (name if prompted else f"{name}-no_prompts")
+    prompts = {"coda_prompt": lambda: 2 * method.config.components, "dualprompt": lambda: 2, "l2p": lambda: method.config.pool}[name]
+    values = sum(value.numel() for key, value in after.items() if key.startswith("pool."))
+    assert method.stored() == ([Stored("prompts", prompts(), 4 * values)] if prompted else [])
 
 
 @pytest.mark.parametrize("name", NAMES)
