@@ -2,6 +2,8 @@
 
 import difflib
 import importlib
+import os
+import re
 import sys
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -60,6 +62,7 @@ TRACKERS = ("none", "wandb", "tensorboard")
 CHOSEN = {"method.name": "method", "stream.source": "stream"}  # a name that comes with the choice of what has that name
 # What Hydra, OmegaConf and PyYAML raise beside their own errors where a preset or an argument is no configuration at all.
 MALFORMED = (YAMLError, ValueError, TypeError, AttributeError, AssertionError, KeyError, IndexError, RecursionError, OSError)
+PACKAGE = re.compile(r"\s*#\s*@package\s+_global_\s")  # Hydra looks for it at the very top
 OURS = ("bench", "methods", "data", "launch", "tests")  # our packages, which stand first on the path
 
 
@@ -86,6 +89,7 @@ def resolve(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     one_of("tracker", config.tracker, TRACKERS)
     for prefix, options, values in sections(config):  # as they were given
         check(prefix, options, values)
+    config.results = os.path.expanduser(config.results)
     config.precision = outside.precision(config.precision)
     one_of("precision", config.precision, PRECISIONS)
     settle_encoder(config)
@@ -216,6 +220,8 @@ def _own_folder(config_dir: str, given: dict[str, Any]) -> Path:
     for file in (folder / "run.yaml", folder / "experiment" / f"{given.get('experiment')}.yaml"):
         if file.is_file() and (file.stem == "run" or file.stem in preset_names()):
             raise InputError(f"{file} would not be read, as a file of ours has that name: give it another below experiment/")
+        if file.is_file() and not PACKAGE.match(file.read_text(encoding="utf-8", errors="replace")):
+            raise InputError(f"{file} does not begin with the line `# @package _global_`, by which it may set any option: add it")
     return folder
 
 

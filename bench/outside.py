@@ -153,6 +153,9 @@ def check(environment: Mapping[str, str] = os.environ) -> None:
             raise InputError(
                 f"{name}={value} is no setting whose effect on the numbers is known: unset it, or take it out of the launch file"
             )
+    rank, world = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
+    if rank.isdigit() and world.isdigit() and int(rank) >= int(world):
+        raise InputError(f"RANK={rank} is of more processes than WORLD_SIZE={world}, and this one would say nothing: unset both")
     if environment.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true" and environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"):
         check_deepspeed(Path(environment["ACCELERATE_DEEPSPEED_CONFIG_FILE"]))
 

@@ -65,7 +65,7 @@ UNHASHED = ("root", "download", "checksum", "cache_gib", "workers", "corrupt", "
 CUTTING = ("source", "scenario", "base", "increment", "tasks", "order", "shots", "shot_seed", "shot_list", "validation", "limit")
 
 # What a source may leave unread: it is of this machine, or says in the key itself what came of it.
-MACHINE = ("root", "download", "checksum", "cache_gib", "workers", "corrupt")
+MACHINE = ("download", "checksum", "cache_gib", "workers", "corrupt")
 
 # Name -> the options' defaults: one for each source, and one for each named protocol over a source.
 STREAMS = {

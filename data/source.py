@@ -19,7 +19,7 @@ from data.errors import InputError, one_of
 from data.images.content import canonical_order, contents, copies, sorted_digest
 from data.images.intake import Account
 from data.images.intake import unreadable as without
-from data.images.store import FileStore, PixelStore, decoded, decoded_bytes, unreadable
+from data.images.store import FileStore, PixelStore, decoded, decoded_bytes, stored, unreadable
 from data.options import Asked, check_asked
 from data.sources import SOURCES
 from data.sources.published import PUBLISHED
@@ -73,7 +73,7 @@ def load(config: StreamConfig, decode: bool = True) -> Source:
     one_of("stream source", config.source, SOURCES)
     module, function = SOURCES[config.source].split(":")
     asked = Asked(config)
-    source = getattr(importlib.import_module(module), function)(asked)
+    source = _stored(getattr(importlib.import_module(module), function)(asked))
     check(source)
     _check_options(source, config)
     source = told_apart(canonical(_readable(source, asked)))
@@ -151,6 +151,13 @@ def divided(whole: Split, held: np.ndarray | None = None) -> tuple[Split, Split]
         held = np.zeros(len(groups), dtype=bool)
         held[order] = stratified(groups[order])
     return whole.some(np.flatnonzero(~held)), whole.some(np.flatnonzero(held))
+
+
+def _stored(source: Source) -> Source:
+    """-> the source, whose images are known to be some. Errors: InputError"""
+    pairs = (("training", source.train), ("test", source.test))
+    train, test = (replace(split, images=stored(split.images, f"the {title} images of '{source.name}'")) for title, split in pairs)
+    return replace(source, train=train, test=test)
 
 
 def _each_split(source: Source, change: Callable[[Split], Split]) -> Source:

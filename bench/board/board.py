@@ -1,5 +1,6 @@
 """What a leaderboard is made of: its columns, the records in it and those refused, and the rows that it lacks or quotes."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ METRICS = (
     "task_il_last_accuracy",
     "invalid_answer_rate",
 )
+OTHER = r"-domain-|-(part|other)[0-9a-f]{8}|-skip\d|-\d+shot"  # what says in a stream's key that no quoted figure is of it
 COSTS = ("memory_bytes", "trainable", "parameters", "train_s", "evaluate_s", "world_size")
 
 
@@ -106,8 +108,9 @@ def missing(rows: pd.DataFrame) -> list[str]:
 
 
 def published(rows: pd.DataFrame) -> pd.DataFrame:
-    """-> the quoted figures (percent) that belong beside the table of one stream: same data set, same task sizes, any class order"""
+    """-> the quoted figures (percent) that belong beside the table of one stream: same data, protocol and task sizes, any class order"""
     quoted = pd.read_csv(Path(__file__).parent / "published.csv")
     sizes = rows["sizes"].iloc[0]
     same = (quoted["dataset"] == rows["dataset"].iloc[0]) & (quoted["base"] == sizes[0]) & (quoted["increment"] == sizes[-1])
-    return quoted[same & (quoted["tasks"] == len(sizes))].sort_values("average_incremental_accuracy", ascending=False)
+    same &= (quoted["tasks"] == len(sizes)) & (re.search(OTHER, rows["stream"].iloc[0]) is None)
+    return quoted[same].sort_values("average_incremental_accuracy", ascending=False)

@@ -125,15 +125,22 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def of_code(a: pd.DataFrame, b: pd.DataFrame) -> list[str]:
-    """-> a sentence for each stream and method in both that other versions of the code made, with what differs in them"""
-    said, right = [], dict(list(b.groupby(["stream", "method"])))
-    for key, before in a.groupby(["stream", "method"]):
-        if key in right and set(before["code"]) != set(right[key]["code"]):
-            names = difference(before["made"].iloc[0], right[key]["made"].iloc[0])
+def told(a: pd.DataFrame, b: pd.DataFrame) -> list[str]:
+    """-> a sentence on what is in one of them alone; and for each stream and method in both on how they were made otherwise"""
+    (left, right), said = (dict(list(side.groupby(["stream", "method"]))) for side in (a, b)), []
+    for name, one, other in (("A", left, right), ("B", right, left)):
+        alone = [f"{method} on {stream}" for stream, method in one if (stream, method) not in other]
+        said += [f"in {name} alone, and not compared: {', '.join(alone)}"] if alone else []
+    for key in (key for key in left if key in right):
+        before, after, where = left[key], right[key], f"{key[1]} on {key[0]}"
+        for what, words in (("options", "options"), ("models", "published models")):
+            if set(before[what]) != set(after[what]):
+                said.append(f"{where}: A and B have other {words}")
+        if set(before["code"]) != set(after["code"]):
+            names = difference(before["made"].iloc[0], after["made"].iloc[0])
             more = f" and {len(names) - 6} more" if len(names) > 6 else ""
             said.append(
-                f"{key[1]} on {key[0]}: A was made by {before['code'].iloc[0]}, B by {right[key]['code'].iloc[0]}; "
+                f"{where}: A was made by {before['code'].iloc[0]}, B by {after['code'].iloc[0]}; "
                 f"they differ in {', '.join(names[:6])}{more}"
             )
     return said
@@ -180,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
         table.add_row(*(Text(plain(text)) for text in said))
     console = Console(width=None if sys.stdout.isatty() else 180)
     console.print(table)
-    for line in of_code(*sides):
+    for line in told(*sides):
         console.print(Text(plain(line)))
     return int((found["verdict"] == "DIFFERS").any())
 

@@ -14,7 +14,8 @@ from data.errors import InputError
 PAIRS = 8  # confused pairs of classes shown
 SAMPLES = 4  # sentences shown of each kind, right and wrong
 SIDE = 64  # pixels of a thumbnail's longer side
-NEEDED = ["after_task", "index", "label", "task", "prediction", "answer"]
+COUNTED = ["after_task", "label", "task", "prediction"]
+NEEDED = [*COUNTED, "index", "answer"]
 
 
 class Details:
@@ -76,16 +77,20 @@ def _open(options: dict[str, Any], sha256: str) -> Any:
 
 
 def final(path: Path, record: dict[str, Any]) -> pd.DataFrame:
-    """-> the predictions after the last task. Errors: InputError where there are none, or not those that the record counts."""
+    """-> the predictions after the last task. Errors: InputError where there are none, or, after any task, not those counted."""
     file = path.with_name(f"{path.stem}-predictions.parquet")
     if not file.exists():
         raise InputError("The predictions of this run are not beside its record.")
+    last = len(record["stream"]["tasks"]) - 1
     try:
-        scored = pd.read_parquet(file, columns=NEEDED, filters=[("after_task", "==", len(record["stream"]["tasks"]) - 1)])
+        every = pd.read_parquet(file, columns=COUNTED)
+        scored = pd.read_parquet(file, columns=NEEDED, filters=[("after_task", "==", last)])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"The predictions of this run cannot be read ({error.__class__.__name__}).") from None
-    counted = (scored["label"] == scored["prediction"]).groupby(scored["task"]).sum().tolist()
-    if counted != record["counts"]["correct"][-1]:
+    right = (every["label"] == every["prediction"]).groupby([every["after_task"], every["task"]]).sum()
+    pairs = [(after, task) for after in range(last + 1) for task in range(after + 1)]  # of a pool of domains all rows are of task 0
+    counted = [count for counts in record["counts"]["correct"] for count in counts]
+    if set(right.index) - set(pairs) or right.reindex(pairs, fill_value=0).tolist() != counted:
         raise InputError("The predictions beside this record are not those that it counts.")
     return scored
 

@@ -17,7 +17,7 @@ from data.errors import InputError
 
 def cache_root() -> Path:
     """-> $CILBENCH_CACHE or ~/.cache/cilbench"""
-    return Path(os.environ.get("CILBENCH_CACHE") or Path.home() / ".cache" / "cilbench")
+    return Path(os.environ.get("CILBENCH_CACHE") or "~/.cache/cilbench").expanduser()
 
 
 def cache_dir(kind: str) -> Path:

@@ -124,10 +124,18 @@ def _chosen(root: Path, top: Node, options: Any) -> Reading:
     }
     if nodes["train"] is None:
         raise InputError("stream.test is set and stream.train is not: name the folder of the training images, too")
-    if nodes["test"] is not None and nodes["test"].path == nodes["train"].path:
-        raise InputError("stream.train and stream.test name one folder: leave stream.test out to cut it by a seed")
+    if nodes["test"] is not None:
+        _check_apart(*(f"{peel(nodes[name]).path}/".lstrip("/") for name in ("train", "test")))
     train = _classes(root, nodes["train"], options)
     return Reading(train, None if nodes["test"] is None else _classes(root, nodes["test"], options), [])
+
+
+def _check_apart(train: str, test: str) -> None:
+    """Errors: InputError for one folder, or one in the other, whose images would be of both splits"""
+    if train == test:
+        raise InputError("stream.train and stream.test name one folder: leave stream.test out to cut it by a seed")
+    if train.startswith(test) or test.startswith(train):
+        raise InputError("of stream.train and stream.test one lies in the other, whose images would be of both: name folders side by side")
 
 
 def _at(root: Path, top: Node, given: str, option: str) -> Node:

@@ -46,9 +46,12 @@ def load(config: FolderConfig) -> Source:
         splits = tuple(_split(root, part, classes, domains, config) for part in (found.train, found.test))
     slug = "".join(letter if letter.isalnum() else "_" for letter in root.resolve().name.lower())[:40]
     by_list = variant == "list" and found.test is not None
+    if config.sort == "numeric" and classes != sorted(classes):  # another order of arrival, with the same images
+        variant = "-".join(filter(None, (variant, "numeric")))
     notes = [
         *(["the split is that of stream.test_list, not that of the folders"] if by_list else found.notes),
         *_order_note(classes, config.sort),
+        *(_joined(found.train) if config.scenario == "class" else ()),
     ]
     told = account(tree, *(split.images.names for split in splits), len(classes), notes)
     return Source(f"folder_{slug}", 2, *splits, words_of(_unnumbered(classes)), tuple(domains), variant, intake=told)
@@ -80,6 +83,16 @@ def _sorted(names: set[str], how: str) -> list[str]:
         return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part], len(name), name
 
     return sorted(names, key=key)
+
+
+def _joined(rows: Sequence[Named]) -> list[str]:
+    """-> a line where folders of one name in several folders are one class"""
+    homes: dict[str, set[str]] = {}
+    for one in rows:
+        homes.setdefault(same_name(one.label), set()).add(one.home)
+    several = {name: sorted(places) for name, places in homes.items() if len(places) > 1}
+    name = next(iter(several), None)
+    return [f"{len(several)} classes lie in several folders, '{name}' in {', '.join(several[name][:3])}"] if several else []
 
 
 def _order_note(classes: list[str], how: str) -> list[str]:

@@ -88,7 +88,7 @@ def load(config: HubConfig) -> Source:
     image = _column(features, config.image_column, "Image", "image")
     label = _column(features, config.label_column, "ClassLabel", "label")
     names = getattr(features[label], "names", None)
-    local = Path(config.root).expanduser()
+    local = Path(config.root).expanduser().resolve()
     files = files_of(local, config.config) if local.is_dir() and not _is_saved(local) else {}
     if names is not None:
         check_numbers(files, label, names)
@@ -122,7 +122,7 @@ def load(config: HubConfig) -> Source:
     if len(parts) == 1:
         two_each(labels[0], names)
     made = list(divided(whole[0])) if len(parts) == 1 else whole
-    slug = "".join(letter if letter.isalnum() else "_" for letter in Path(config.root).name.lower())[:40]
+    slug = "".join(letter if letter.isalnum() else "_" for letter in (local if local.is_dir() else Path(config.root)).name.lower())[:40]
     cut = f"the split '{train}' is cut by a seed into training and test images"
     notes.insert(0, f"splits: {train} to train, {parts[1].name} to test" if len(parts) > 1 else cut)
     intake = _account(made, parts, tables, len(names), notes)
@@ -139,7 +139,7 @@ def _tables(config: HubConfig) -> dict[str, Any]:
         raise InputError("stream=hub needs the package `datasets`, which is not installed: run `pip install datasets`") from None
     if config.root is None:
         raise InputError("stream.root is not set: name a data set of the Hugging Face hub, or the path of a local copy")
-    local = Path(config.root).expanduser()
+    local = Path(config.root).expanduser().resolve()
     if local.is_file():
         raise InputError(f"stream.root={config.root} is a file: name the folder that holds the files of the data set, unpacked")
     bars.quieten(datasets, utils)
@@ -147,8 +147,15 @@ def _tables(config: HubConfig) -> dict[str, Any]:
         if local.is_dir() and _is_saved(local):
             loaded = datasets.load_from_disk(str(local))
         else:
-            options = {} if local.exists() or config.download else {"download_config": datasets.DownloadConfig(local_files_only=True)}
+            if local.exists():  # the library knows files by name and time of change alone, and what it made of them would be served
+                files = sorted(file for every in files_of(local, config.config).values() for file in every if os.path.exists(file))
+                marks = hashlib.sha256(b"".join(stamp(file, os.stat(file)) for file in files)).hexdigest()[:16]
+                options = {"cache_dir": os.path.join(datasets.config.HF_DATASETS_CACHE, f"cilbench-{marks}")}
+            else:
+                options = {} if config.download else {"download_config": datasets.DownloadConfig(local_files_only=True)}
             loaded = datasets.load_dataset(str(local) if local.exists() else config.root, config.config, **options)
+    except InputError:
+        raise
     except Exception as error:  # noqa: BLE001 - the library raises a class of its own for each cause
         hint = "" if local.exists() or config.download else "fetch it with stream.download=true, or "
         said = " ".join(str(error).split())[:200] or type(error).__name__

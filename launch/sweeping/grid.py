@@ -96,7 +96,9 @@ def _text(key: str, value: Any) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_value, value))}]"
-    return {True: "true", False: "false", None: "null"}[value] if value is None or isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, bool):
+        return {True: "true", False: "false", None: "null"}[value]
+    return f"'{value}'" if isinstance(value, str) and value.startswith("~") else str(value)  # else an error of Hydra's grammar
 
 
 def _once(arguments: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ import re
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from data.errors import InputError
 from launch.sweeping.grid import Asked, Point, points
 
 DRIVER = Path(__file__).resolve().parents[2] / "bench" / "run.py"
-CHOOSING = ("root", "test_list", "shot_list", "classes")  # of data.config.UNHASHED
+CHOOSING = ("root", "test_list", "shot_list", "classes", "corrupt")  # of data.config.UNHASHED
 PRESETS = DRIVER.parent / "presets" / "experiment"
 LAUNCHER = [sys.executable, "-m", "launch.start"]  # accelerate launch, with the exit code of what it launched
 TWO = Path(__file__).resolve().parents[1] / "cpu2.yaml"
@@ -41,6 +41,7 @@ class Run:
     seconds: float | None  # as long as earlier runs took; None if there were none
     memory: int | None  # bytes at the peak of earlier ones
     told: str = ""  # which earlier ones, or why there is no estimate
+    planned: str = field(default_factory=records.now)
 
     @property
     def done(self) -> bool:
@@ -126,7 +127,7 @@ def placed(config: dict[str, Any], contents: dict[str, str]) -> str:
     contents: by the options that name a file or a model, as a record has it
     """
     stream, models = config["stream"], [name.partition(".")[2] for name in contents if name.startswith("method.")]
-    said = {name: stream[name] for name in CHOOSING if stream.get(name) is not None}
+    said = {name: stream[name] for name in CHOOSING if stream.get(name) not in (None, "stop")}
     said |= {f"method.{name}": config["method"].get(name) for name in models}
     return hashlib.sha256(repr(sorted(said.items())).encode()).hexdigest()[:8] if said else ""
 
@@ -161,12 +162,14 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def record_of(run: Run) -> dict[str, Any] | None:
-    """-> its record, the newest where it started from several versions of a published model, None where it has none"""
+    """-> its record, the newest where it started from several versions of a published model; None where it has none, or an older one of
+    other data or models in the same place"""
     every = [one for path in run.folder.glob(f"*/*/{run.name.replace('-s', '*-s')}") if (one := _read(path)) and one["seed"] == run.seed]
     if run.found is not None:
         found = [one for one in every if of_record(one) == run.found]
     else:
-        found = [one for one in every if placed(one["config"], one.get("contents") or {}) == run.places]
+        mine = [one for one in every if placed(one["config"], one.get("contents") or {}) == run.places]
+        found = [one for one in mine if one["finished"] >= run.planned]
     return max(found, key=lambda record: record["finished"], default=None)
 
 

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from bench.config import Checkpoint, RunConfig, config_hash, preset_names, resolve
 from bench.help import comments
 from bench.run import main
+from data.caching.cache import cache_root
 from data.config import STREAMS
 from data.errors import InputError
 from methods.base import method_class
@@ -165,6 +166,22 @@ def test_user_yaml_from_a_folder(tmp_path):
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - override /method: ncm\nseed: 7\n")
     config = resolve(["experiment=mine"], str(tmp_path))
     assert config.method.name == "ncm" and config.seed == 7
+
+
+def test_user_yaml_without_its_first_line_is_told_so(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# mine\nseed: 7\n")
+    with pytest.raises(InputError, match="does not begin with the line `# @package _global_`"):
+        resolve(["experiment=mine"], str(tmp_path))
+    (tmp_path / "experiment" / "mine.yaml").write_text("\n# @package _global_\n# mine\nseed: 7\n")
+    assert resolve(["experiment=mine"], str(tmp_path)).seed == 7
+
+
+def test_places_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CILBENCH_CACHE", "~/cache")
+    assert resolve(["results='~/my results'"]).results == str(tmp_path / "my results")
+    assert cache_root() == tmp_path / "cache"
 
 
 def test_wrong_values_are_inputerrors():

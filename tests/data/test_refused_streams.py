@@ -77,6 +77,52 @@ def test_bad_data_are_one_sentence(train, test, said, monkeypatch):
         _loaded(source, monkeypatch)
 
 
+class Lazy:
+    """What a source of one's own may give in place of a tensor."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows):
+        return self.images[rows]
+
+
+@pytest.mark.parametrize("wrap", [lambda images: images, Lazy])
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda images: images.float() / 255, r"torch.float32 \[\d+, 3, 2, 2\]"),
+        (lambda images: images.permute(0, 2, 3, 1), r"torch.uint8 \[\d+, 2, 2, 3\]"),
+        (lambda images: images[:, :1], r"torch.uint8 \[\d+, 1, 2, 2\]"),
+        (lambda images: images.numpy(), "ndarray"),
+    ],
+)
+def test_what_is_no_image_is_refused(change, found, wrap, monkeypatch):
+    """Numbers in 0..1 would be taken for nearly black ones."""
+    source = toy(3)
+    broken = replace(source, train=replace(source.train, images=wrap(change(source.train.images))))
+    with pytest.raises(InputError, match=f"the training images of 'toy' are ({found}), where a tensor uint8"):
+        _loaded(broken, monkeypatch)
+
+
+def test_images_that_are_made_when_asked_for_are_those_of_a_tensor(monkeypatch):
+    source = toy(3)
+    lazy = replace(source, train=replace(source.train, images=Lazy(source.train.images)))
+    plain, made = (TaskStream(_loaded(one, monkeypatch), StreamConfig(increment=1)) for one in (source, lazy))
+    assert plain.key == made.key and plain.sha256 == made.sha256
+    for one, other in zip(plain[1].train[[0, 3]], made[1].train[[0, 3]], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_root_that_no_source_reads_is_refused(tmp_path):
+    """Else a forgotten stream=folder would score digits."""
+    with pytest.raises(InputError, match="stream.root=.* has no effect on stream source digits, which never reads it"):
+        load(StreamConfig(root=str(tmp_path)))
+
+
 def test_two_classes_of_one_name_are_refused(monkeypatch):
     with pytest.raises(InputError, match="two classes named 'a'"):
         _loaded(Source("x", 1, split_of([0, 1]), split_of([0, 1]), ("a", "a")), monkeypatch)

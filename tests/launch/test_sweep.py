@@ -92,10 +92,16 @@ def test_a_grid_over_folders_is_one_run_each_with_its_own_record_and_log(option,
         config = resolve(run.point.overrides)
         made = {"config": OmegaConf.to_container(config), "config_hash": first.group[2].partition("-")[0], "code": made_by(config)}
         made["contents"] = contents(config)
-        record = make_record("ncm", 0, f"folder_{number}", finished=f"2026-01-0{1 + number}", **made)
+        record = make_record("ncm", 0, f"folder_{number}", finished=f"2099-01-0{1 + number}", **made)
         records.write(record, tmp_path / f"folder_{number}" / "ncm" / run.name)
     section, name = option.split(".")
     assert [runs.record_of(run)["config"][section][name] for run in (first, second)] == values
+    first.planned = "2100-01-01"  # what lay there before, of other data in the same place, is no outcome of this sweep
+    assert runs.record_of(first) is None
+
+
+def test_what_to_do_with_bad_files_tells_runs_apart(tmp_path):
+    assert len(planned("methods=[ncm]", "streams=[folder]", f"stream.root={tmp_path}", "stream.corrupt=stop,skip")) == 2
 
 
 def test_a_plan_tells_what_each_configuration_takes_and_guesses_nothing(tmp_path, played, capfd):
@@ -159,6 +165,13 @@ def test_wrong_input_stops_before_anything_runs(wrong):
     with pytest.raises(InputError) as caught:
         planned("methods=[ncm]", wrong)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_may_name_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "paper.yaml").write_text("methods: [ncm]\nresults: ~/paper\n")
+    (run,) = planned(str(tmp_path / "paper.yaml"))
+    assert run.folder == tmp_path / "paper"
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 import csv
 import io
 import json
+import re
 import time
 
 import numpy as np
 import pytest
 
 from bench import record as records
-from bench.board.board import Only, missing, published
+from bench.board.board import OTHER, Only, missing, published
 from bench.board.collect import aggregate, collect, precision
 from bench.board.leaderboard import main
 from bench.board.tables import csv as as_csv
@@ -222,6 +223,21 @@ def test_quoted_figures_are_marked_and_only_for_their_protocol(made, tmp_path):
     )
     table.at[0, "sizes"] = (40, 20, 20, 20)
     assert published(table).empty
+
+
+@pytest.mark.parametrize(
+    ("key", "quoted"),
+    [
+        ("cifar100-b50-inc10-o1993-v2", True),
+        ("imagenet_r-b0-inc20-o1993-v2-split0f0f0f0f-224px", True),
+        ("cifar100-b50-inc10-o1993-v2-5shot", False),
+        ("cifar100-b50-inc10-o1993-v2-part5ed29724", False),
+        ("imagenet_r-b0-inc20-o1993-v2-split0f0f0f0f-skip3-224px", False),
+        ("domainnet-domain-b0-inc1-natural-v2", False),
+    ],
+)
+def test_nothing_is_quoted_beside_few_shots_other_data_or_domains(key, quoted):
+    assert (re.search(OTHER, key) is None) == quoted
 
 
 def test_a_figure_in_another_measure_stands_with_its_source_never_under_ours(made, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from bench.board.page import render, write_page
 from bench.config import resolve
 from data.errors import InputError
 from data.stream import identity as stream_identity
+from launch.cli import main as cilbench
 from tests.bench.made import make_record, write_record
 from tests.data import trees
 
@@ -32,11 +33,11 @@ def data_of(text: str) -> dict:
 
 def write_predictions(path, record, answers: bool = True) -> None:
     """Write predictions that agree with the counts: of the wrong rows, all are taken for the next class."""
-    sizes, last = record["stream"]["tasks"], len(record["stream"]["tasks"]) - 1
-    rows = []
-    for task, (right, total) in enumerate(zip(record["counts"]["correct"][-1], record["counts"]["total"], strict=True)):
-        label = sum(sizes[:task])
-        rows += [(last, 100 * task + at, label, task, label if at < right else label + 1, f"<b>{at}" * answers) for at in range(total)]
+    sizes, rows = record["stream"]["tasks"], []
+    for after, counts in enumerate(record["counts"]["correct"]):
+        for task, (right, total) in enumerate(zip(counts, record["counts"]["total"], strict=False)):
+            label = sum(sizes[:task])
+            rows += [(after, 100 * task + at, label, task, label if at < right else label + 1, f"<b>{at}" * answers) for at in range(total)]
     frame = pd.DataFrame(rows, columns=["after_task", "index", "label", "task", "prediction", "answer"])
     frame.to_parquet(path.with_name(f"{path.stem}-predictions.parquet"))
 
@@ -67,6 +68,32 @@ def test_predictions_that_are_not_the_records_are_not_shown(made, tmp_path):
     assert "not those that it counts" in data_of(page(tmp_path))["runs"][0]["without"]
     with pytest.raises(InputError, match="not beside its record"):
         final(tmp_path / "absent.json", other)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_predictions_count_after_every_task(after, made, capsys):
+    """One row is turned right after one task; nothing else says so."""
+    path = made()
+    record = json.loads(path.read_text())
+    write_predictions(path, record)
+    assert cilbench(["validate", str(path)]) == 0
+    file = path.with_name(f"{path.stem}-predictions.parquet")
+    frame = pd.read_parquet(file)
+    row = frame.index[(frame.after_task == after) & (frame.label != frame.prediction)][0]
+    frame.loc[row, "prediction"] = frame.loc[row, "label"]
+    frame.to_parquet(file)
+    assert cilbench(["validate", str(path)]) == 1 and "not those that it counts" in capsys.readouterr().out
+
+
+def test_a_pool_of_domains_is_counted_as_its_record_does(made, tmp_path):
+    """Test rows of no domain are scored after every task, all as of task 0, as in CORe50."""
+    correct = [[30], [35, 0], [40, 0, 0]]
+    counts = {"correct": correct, "total": [50, 0, 0], "task_il_correct": correct, "invalid": None}
+    path = made(counts=counts)
+    frame = [(after, at, at % 2, 0, at % 2 if at < right[0] else 5, "") for after, right in enumerate(correct) for at in range(50)]
+    columns = ["after_task", "index", "label", "task", "prediction", "answer"]
+    pd.DataFrame(frame, columns=columns).to_parquet(path.with_name(f"{path.stem}-predictions.parquet"))
+    assert len(final(path, json.loads(path.read_text()))) == 50
 
 
 def test_images_are_those_that_were_scored_or_none(tmp_path, monkeypatch):

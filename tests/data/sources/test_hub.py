@@ -1,6 +1,8 @@
 """Data sets of the hub as people publish them. Oracle: each image says in its first pixel which class it is of."""
 
 import io
+import os
+import time
 from dataclasses import replace
 
 import datasets
@@ -200,3 +202,28 @@ def test_what_the_package_passes_over_is_counted(tmp_path):
 def _made(folder):
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def test_labels_that_were_corrected_are_read_though_the_file_says_no_other_time(tmp_path):
+    """As rsync -t and archives leave it. The package `datasets` goes by the time of the last change of a file's content."""
+    (tmp_path / "pets").mkdir()
+    for wrong in (True, False):
+        labels = [*ROWS[1:], ROWS[0]] if wrong else ROWS
+        for split, said in (("train", labels), ("test", ROWS)):
+            file = tmp_path / "pets" / f"{split}.parquet"
+            part(ROWS, said, LABEL, 50 * (split == "test")).to_parquet(str(file))
+            os.utime(file, (1_600_000_000, 1_600_000_000))
+        if wrong:
+            load(replace(STREAMS["hub"], root=str(tmp_path / "pets"), increment=1, image_size=None))
+            time.sleep(2.1)  # no file is fresh any more
+            load(replace(STREAMS["hub"], root=str(tmp_path / "pets"), increment=1, image_size=None))
+    time.sleep(2.1)
+    stream_of(str(tmp_path / "pets"))
+
+
+def test_a_data_set_in_the_folder_one_is_in(tmp_path, monkeypatch):
+    (tmp_path / "pets").mkdir()
+    for split in ("train", "test"):
+        part(ROWS, ROWS, LABEL, 50 * (split == "test")).to_parquet(str(tmp_path / "pets" / f"{split}.parquet"))
+    monkeypatch.chdir(tmp_path / "pets")
+    assert stream_of(".").name.startswith("hub_pets_")
