@@ -49,7 +49,8 @@ def test_every_source_becomes_a_stream(name, tmp_path):
     more = dict(MORE.get(name, {}))
     if name == "imagenet1k":
         more["classes"] = str(root / "classes.txt")
-    config = replace(STREAMS[name], root=str(root / "pets" if name == "hub" else root), **more)
+    more |= {} if name == "digits" else {"root": str(root / "pets" if name == "hub" else root)}
+    config = replace(STREAMS[name], **more)
     source = load(config)
     assert list(source.class_names[: len(said)]) == said
     assert len(set(source.class_names)) == len(source.class_names)
