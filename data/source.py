@@ -17,9 +17,10 @@ from torch import Tensor
 from data.config import CUTTING, MACHINE, StreamConfig
 from data.errors import InputError, one_of
 from data.images.content import canonical_order, contents, copies, sorted_digest
+from data.images.indexed import stored
 from data.images.intake import Account
 from data.images.intake import unreadable as without
-from data.images.store import FileStore, PixelStore, decoded, decoded_bytes, stored, unreadable
+from data.images.store import FileStore, PixelStore, decoded, decoded_bytes, unreadable
 from data.options import Asked, check_asked
 from data.sources import SOURCES
 from data.sources.published import PUBLISHED

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.errors import InputError
-from data.images.decode import SUFFIXES
-from data.images.intake import NOWHERE, Tree, printable
+from data.images.intake import Tree, printable
 
 ROLES = {"train": "train training trainset trn", "test": "test testing testset eval evaluation", "val": "val valid validation valset dev"}
 ROLE_OF = {word: role for role, words in ROLES.items() for word in words.split()}
@@ -269,19 +268,3 @@ def check_pairs(root: Path, train: Sequence[Named], test: Sequence[Named]) -> No
     for name in sorted(other - one):
         if (twin := alone.get(SPACING.sub("", name.casefold()))) is not None:
             raise InputError(f"the class {twin!r} of the training images of {root} is {name!r} in the test images: give it one name")
-
-
-def check_classes(tree: Tree, rows: Sequence[Named]) -> None:
-    """Errors: InputError for a folder beside those of the classes that holds no image, and for a link there that leads nowhere"""
-    homes = {one.home for one in rows}
-    beside = {home.rpartition("/")[0] for home in homes}
-    holding = {"/".join(parts[:depth]) for parts in (name.split("/") for name in tree.images) for depth in range(1, len(parts))}
-    for name in tree.folders:
-        if name.rpartition("/")[0] in beside and name not in holding:
-            raise InputError(f"the folder '{name}' of {tree.root} holds no images: remove it or add images")
-    for name in tree.left.get(NOWHERE, ()):
-        if name.rpartition("/")[0] in beside and os.path.splitext(name)[1].lower() not in SUFFIXES:
-            raise InputError(f"the link '{name}' of {tree.root} leads nowhere: restore what it leads to, or remove it")
-    names = {same_name(one.label) for one in rows}
-    if len(names) == 1:
-        raise InputError(f"{tree.root} holds images of one class only, '{names.pop()}': name the folder that holds those of all classes")

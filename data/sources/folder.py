@@ -3,6 +3,7 @@
 The key holds the folder's name and 8 digits of what its images are (`data.source.fingerprint`), so that two never share a record.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from data.config import FolderConfig
-from data.errors import one_of
+from data.errors import InputError, one_of
+from data.images.decode import SUFFIXES
 from data.images.files import check_listed, file_split, root_folder, two_each, words_of
-from data.images.intake import account, survey
-from data.images.layouts import Named, check_classes, check_pairs, read, same_name
+from data.images.intake import NOWHERE, Tree, account, survey
+from data.images.layouts import Named, check_pairs, read, same_name
 from data.images.lists import listed_mask
 from data.source import Source, Split, divided
 
@@ -30,7 +32,7 @@ def load(config: FolderConfig) -> Source:
     tree = survey(root)
     found, variant = read(tree, config), ""
     rows = [*found.train, *(found.test or ())]
-    check_classes(tree, rows)
+    _check_classes(tree, rows)
     check_pairs(root, found.train, found.test or found.train)
     classes = _sorted({same_name(one.label) for one in rows}, config.sort)
     domains = sorted({one.domain for one in rows if one.domain is not None}) if config.scenario == "domain" else []
@@ -55,6 +57,22 @@ def load(config: FolderConfig) -> Source:
     ]
     told = account(tree, *(split.images.names for split in splits), len(classes), notes)
     return Source(f"folder_{slug}", 2, *splits, words_of(_unnumbered(classes)), tuple(domains), variant, intake=told)
+
+
+def _check_classes(tree: Tree, rows: Sequence[Named]) -> None:
+    """Errors: InputError for a folder beside those of the classes that holds no image, and for a link there that leads nowhere"""
+    homes = {one.home for one in rows}
+    beside = {home.rpartition("/")[0] for home in homes}
+    holding = {"/".join(parts[:depth]) for parts in (name.split("/") for name in tree.images) for depth in range(1, len(parts))}
+    for name in tree.folders:
+        if name.rpartition("/")[0] in beside and name not in holding:
+            raise InputError(f"the folder '{name}' of {tree.root} holds no images: remove it or add images")
+    for name in tree.left.get(NOWHERE, ()):
+        if name.rpartition("/")[0] in beside and os.path.splitext(name)[1].lower() not in SUFFIXES:
+            raise InputError(f"the link '{name}' of {tree.root} leads nowhere: restore what it leads to, or remove it")
+    names = {same_name(one.label) for one in rows}
+    if len(names) == 1:
+        raise InputError(f"{tree.root} holds images of one class only, '{names.pop()}': name the folder that holds those of all classes")
 
 
 def _two_each(rows: Sequence[Named], config: FolderConfig) -> None:

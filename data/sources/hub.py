@@ -24,7 +24,7 @@ from data.images.intake import Account, Kind
 from data.images.layouts import roles
 from data.images.store import FileStore
 from data.source import Source, Split, divided
-from data.sources.hub_files import check_numbers, files_of, passed_over
+from data.sources.hub_files import check_numbers, files_of, own_cache, passed_over
 
 
 class HubStore(FileStore):
@@ -147,12 +147,9 @@ def _tables(config: HubConfig) -> dict[str, Any]:
         if local.is_dir() and _is_saved(local):
             loaded = datasets.load_from_disk(str(local))
         else:
-            if local.exists():  # the library knows files by name and time of change alone, and what it made of them would be served
-                files = sorted(file for every in files_of(local, config.config).values() for file in every if os.path.exists(file))
-                marks = hashlib.sha256(b"".join(stamp(file, os.stat(file)) for file in files)).hexdigest()[:16]
-                options = {"cache_dir": os.path.join(datasets.config.HF_DATASETS_CACHE, f"cilbench-{marks}")}
-            else:
-                options = {} if config.download else {"download_config": datasets.DownloadConfig(local_files_only=True)}
+            options = {"cache_dir": own_cache(files_of(local, config.config))} if local.exists() else {}
+            if not local.exists() and not config.download:
+                options = {"download_config": datasets.DownloadConfig(local_files_only=True)}
             loaded = datasets.load_dataset(str(local) if local.exists() else config.root, config.config, **options)
     except InputError:
         raise

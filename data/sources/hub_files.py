@@ -1,11 +1,14 @@
 """The files of a local data set of the hub: what the package `datasets` passes over, or mixes up, without a word."""
 
+import hashlib
 import json
+import os
 import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from data.caching.remembered import stamp
 from data.errors import InputError
 from data.images.intake import Kind
 
@@ -31,6 +34,18 @@ def files_of(folder: Path, configuration: str | None) -> dict[str, list[str]]:
             name = f"{before}-{lacking[0]:05}-of-{count:05}{after}"
             raise InputError(f"{len(lacking)} of {count} files of the data set are not there, {name} first: fetch them")
     return files
+
+
+def own_cache(files: dict[str, list[str]]) -> str:
+    """-> a folder of the package for what it makes of these files as they are
+
+    It knows them by name and time of change alone, and would serve what it made of others.
+    """
+    import datasets
+
+    every = sorted(file for names in files.values() for file in names if os.path.exists(file))
+    marks = hashlib.sha256(b"".join(stamp(file, os.stat(file)) for file in every)).hexdigest()[:16]
+    return os.path.join(datasets.config.HF_DATASETS_CACHE, f"cilbench-{marks}")
 
 
 def check_numbers(files: dict[str, list[str]], label: str, names: list[str]) -> None:
