@@ -151,8 +151,8 @@ def contents(config: DictConfig) -> dict[str, str]:
                 found[name] = _lines_sha256(Path(place).expanduser())
             except (OSError, UnicodeDecodeError):
                 continue
-        if (bits := config[section].get("quantize")) is not None:
-            found[f"{section}.quantize"] = f"{bits} bits, bitsandbytes {version('bitsandbytes')}"
+        for name, bits in naming("bitsandbytes", f"{section}.", kind, config[section]).items():
+            found[name] = f"{bits} bits, bitsandbytes {version('bitsandbytes')}"
         every = naming("model", f"{section}.", kind, config[section]).items()
         found |= {name: said for name, model in every if (said := _placeless(model)) != model}
     return found

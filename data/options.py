@@ -47,7 +47,7 @@ def option(
 
     range: of its number, or of each number in a list. words: the choices that there are. idle: other option -> the values (or SET) with
     which this one does nothing; giving it then is an error. names: "file" or "model", of which the content, and not the place, is part of
-    a run's identity. empty: it may be a text without words.
+    a run's identity; or "bitsandbytes", whose release is. empty: it may be a text without words.
     """
     said = {"range": range, "words": words or None, "idle": idle, "names": names, "empty": empty or None}
     metadata = {key: value for key, value in said.items() if value is not None}
@@ -100,7 +100,7 @@ def idle_by(options: type, name: str, values: Mapping[str, Any]) -> str | None:
 
 
 def naming(what: str, prefix: str, options: type, values: Mapping[str, Any]) -> dict[str, str]:
-    """-> the options that name a "file", or a "model", by their full name, and what each names"""
+    """-> the options that name a "file", a "model" or what else was declared, by their full name, and the value of each"""
     named = (entry.name for entry in fields(options) if declared(options, entry.name).get("names") == what)
     return {f"{prefix}{name}": values[name] for name in named if values[name] is not None}
 

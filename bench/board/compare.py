@@ -90,7 +90,7 @@ def _load(place: Path, limited: bool) -> pd.DataFrame:
 def interval(before: np.ndarray, after: np.ndarray, paired: bool) -> tuple[float, float]:
     """[seeds], [seeds] -> 95% interval of mean(after) - mean(before), by Student's t of the pairs' differences, or by Welch's
 
-    Drawing seeds again (a bootstrap) is too narrow for as few as they are: of three that do not differ it calls every fourth different.
+    Drawing seeds again (a bootstrap) is too narrow for as few as they are: of three that do not differ it calls every fifth different.
     """
     if all(np.ptp(drawn) < 1e-12 for drawn in ([after - before] if paired else [before, after])):
         return (float(after.mean() - before.mean()),) * 2  # no seed moves anything

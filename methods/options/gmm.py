@@ -46,7 +46,9 @@ class Generative:
     )
     gradient_checkpointing: bool = False  # compute the decoder's activations again in the backward pass: less memory, a third more time
     dtype: str = "float32"  # of the frozen encoder and decoder: float32 | bfloat16; what trains is float32
-    quantize: int | None = between(4, 8, None)  # bits of the frozen decoder's weights, 8 or 4, by bitsandbytes; null = as dtype says
+    quantize: int | None = between(  # bits of the frozen decoder's weights, 8 or 4, by bitsandbytes; null = as dtype says
+        4, 8, None, names="bitsandbytes"
+    )
     before: str | None = option(None, empty=True)  # text before the image; null = the model's own; {bos} = its first token
     after: str | None = option(None, empty=True)  # text between image and answer; null = the model's own; {} = the question
     stop: str | None = None  # text of the one token that ends an answer; null = the model's own

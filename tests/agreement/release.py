@@ -94,7 +94,7 @@ class Release(ICaRL):
     def learn(self, task: Task) -> None:
         self.old = task.classes.start
         self.teacher = copy.deepcopy(self.net).eval().requires_grad_(False) if self.old else None
-        if not self.old:
+        if self.config.mean_image and not self.old:
             self.net.mean.copy_(task.train[list(range(len(task.train)))].inputs.float().mean(0))
         with patch.object(exemplars, "herd_classes", herd_as_released if self.config.welling else exemplars.herd_classes):
             Replay.learn(self, task)

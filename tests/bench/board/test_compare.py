@@ -48,7 +48,7 @@ def test_the_interval_is_students():
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_seeds_that_do_not_differ_are_seldom_said_to(paired):
-    """Of 400 times three normal seeds on both sides about one in twenty may lie outside; by their bootstrap it is every fourth or fifth."""
+    """Of 400 times three normal seeds on both sides about one in twenty may lie outside; by their bootstrap it is every fifth."""
     draw = np.random.default_rng(0)
     missed = sum(low > 0 or high < 0 for low, high in (interval(*draw.normal(size=(2, 3)), paired) for _ in range(400)))
     assert missed < 40
