@@ -18,7 +18,7 @@ from bench.board.board import METRICS
 from bench.board.collect import refusal
 from bench.board.tables import plain
 from bench.code import difference
-from bench.identity import code_mark, of_record
+from bench.identity import code_mark, hashed, of_record
 from data.errors import InputError
 
 COMPARED = METRICS[:6]  # those that every method has
@@ -76,6 +76,7 @@ def _load(place: Path, limited: bool) -> pd.DataFrame:
         row = {"stream": stream["key"], "sha256": stream["sha256"], "method": record["method"], "seed": record["seed"]}
         row |= {
             "options": of_record(record).config_hash,
+            "acted": pd.json_normalize(hashed(record["config"], record.get("contents"))).iloc[0].astype(str).to_dict(),
             "models": of_record(record).models,
             "code": code_mark(record),
             "made": record.get("code"),
@@ -133,17 +134,21 @@ def told(a: pd.DataFrame, b: pd.DataFrame) -> list[str]:
         said += [f"in {name} alone, and not compared: {', '.join(alone)}"] if alone else []
     for key in (key for key in left if key in right):
         before, after, where = left[key], right[key], f"{key[1]} on {key[0]}"
-        for what, words in (("options", "options"), ("models", "published models")):
-            if set(before[what]) != set(after[what]):
-                said.append(f"{where}: A and B have other {words}")
+        if set(before["options"]) != set(after["options"]):
+            one, other = before["acted"].iloc[0], after["acted"].iloc[0]
+            names = sorted(name for name in {**one, **other} if one.get(name) != other.get(name))
+            said.append(f"{where}: A and B have other options: " + few([f"{name} {one.get(name)} / {other.get(name)}" for name in names]))
+        if set(before["models"]) != set(after["models"]):
+            said.append(f"{where}: A and B have other published models")
         if set(before["code"]) != set(after["code"]):
-            names = difference(before["made"].iloc[0], after["made"].iloc[0])
-            more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-            said.append(
-                f"{where}: A was made by {before['code'].iloc[0]}, B by {after['code'].iloc[0]}; "
-                f"they differ in {', '.join(names[:6])}{more}"
-            )
+            names = few(difference(before["made"].iloc[0], after["made"].iloc[0]))
+            said.append(f"{where}: A was made by {before['code'].iloc[0]}, B by {after['code'].iloc[0]}; they differ in {names}")
     return said
+
+
+def few(names: list[str]) -> str:
+    """-> the first six in a row, and how many more there are"""
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def _verdict(first: np.ndarray, second: np.ndarray, paired: bool) -> dict[str, object]:

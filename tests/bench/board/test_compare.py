@@ -78,4 +78,4 @@ def test_what_is_on_one_side_alone_or_made_otherwise_is_said(tmp_path, capsys):
     assert main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "in A alone, and not compared: lwf on made-b0-inc2-natural-v1" in said
-    assert "icarl on made-b0-inc2-natural-v1: A and B have other options" in said
+    assert "icarl on made-b0-inc2-natural-v1: A and B have other options: method.lr 0.1 / 0.2" in said
