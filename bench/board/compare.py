@@ -76,7 +76,9 @@ def _load(place: Path, limited: bool) -> pd.DataFrame:
         row = {"stream": stream["key"], "sha256": stream["sha256"], "method": record["method"], "seed": record["seed"]}
         row |= {
             "options": of_record(record).config_hash,
-            "acted": pd.json_normalize(hashed(record["config"], record.get("contents"))).iloc[0].astype(str).to_dict(),
+            "acted": {
+                name: str(value) for name, value in pd.json_normalize(hashed(record["config"], record.get("contents"))).iloc[0].items()
+            },
             "models": of_record(record).models,
             "code": code_mark(record),
             "made": record.get("code"),
@@ -137,7 +139,8 @@ def told(a: pd.DataFrame, b: pd.DataFrame) -> list[str]:
         if set(before["options"]) != set(after["options"]):
             one, other = before["acted"].iloc[0], after["acted"].iloc[0]
             names = sorted(name for name in {**one, **other} if one.get(name) != other.get(name))
-            said.append(f"{where}: A and B have other options: " + few([f"{name} {one.get(name)} / {other.get(name)}" for name in names]))
+            words = few([f"{name} {one.get(name)} / {other.get(name)}" for name in names])
+            said.append(f"{where}: A and B have other options: {words or 'precision, set by the launcher'}")
         if set(before["models"]) != set(after["models"]):
             said.append(f"{where}: A and B have other published models")
         if set(before["code"]) != set(after["code"]):
