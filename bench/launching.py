@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from bench import outside
+from bench.heap import keep_pages
 from bench.resume.processes import joined
 from bench.tracking import check_tracker
 from data.errors import InputError
@@ -33,6 +34,8 @@ def make_accelerator(config: DictConfig) -> Accelerator:
         raise InputError("precision=fp16 needs a GPU: use bf16 or no")
     torch.backends.cudnn.allow_tf32 = False  # torch lets convolutions round to ten bits: precision=no is float32, as on a CPU
     cpu, world = not torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
+    if cpu:
+        keep_pages()
     deepspeed = _asked("ACCELERATE_USE_DEEPSPEED")
     accelerator = Accelerator(
         cpu=cpu and not deepspeed,  # accelerate ignores DeepSpeed where it is told to use the CPU; it does so anyway
