@@ -41,13 +41,14 @@ def comparison(stream: str, curves: dict[str, list[dict[str, Any]]]):
 
     names = {label: textwrap.fill(f"{label}, n={len(records)}", 40) for label, records in curves.items()}  # a longer line leaves no axes
     lines = sum(name.count("\n") + 1 for name in names.values())
-    figure = Figure(figsize=(8, max(4, 0.5 + 0.17 * lines)), layout="constrained")
-    axes = figure.add_subplot(title=_plain(stream), xlabel="classes seen", ylabel="accuracy (%)", ylim=(0, 102))
+    figure = Figure(figsize=(8, max(4, 0.5 + 0.2 * lines)), layout="constrained")
+    axes = figure.add_subplot(title=_plain(textwrap.fill(stream, 45)), xlabel="classes seen", ylabel="accuracy (%)", ylim=(0, 102))
     for number, (label, records) in enumerate(curves.items()):
         seen = np.cumsum(records[0]["stream"]["tasks"])
         values = 100 * np.array([record["metrics"]["per_task_accuracy"] for record in records])  # [seeds, T]
         mean, std = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else 0
-        (line,) = axes.plot(seen, mean, marker="os^Dv"[number % 5], markersize=4, label=_plain(names[label]))
+        marker = "os^DvPX"[number % 7]  # seven beside ten colours: seventy curves differ
+        (line,) = axes.plot(seen, mean, marker=marker, markersize=4, label=_plain(names[label]))
         axes.fill_between(seen, mean - std, mean + std, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize="small", frameon=False)
