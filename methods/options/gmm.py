@@ -82,5 +82,5 @@ class GMM(Generative, Training):
     )
     question: str = "What is this?"  # asked in training and at test alike
     answer: str = "This is a photo of a {}."  # {} = the class name
-    max_new_tokens: int = at_least(1, 30)  # longest answer
+    max_new_tokens: int = at_least(1, 30, idle={"scoring": ("likelihood",)})  # longest answer
     predict_batch_size: int = at_least(1, 64, idle={"memory": (0,), "selection": ("random",)})  # rows a batch, for herding

@@ -85,6 +85,7 @@ def test_help_shows_the_ranges():
         (["method=icarl", "method.mirror=true"], "method.mirror=true is not for stream 'digits"),
         (["method=lwm", "method.frozen=true"], "method.frozen=true leaves LwM no maps that could learn"),
         (["method=gmm", "method.memory=0", "method.predict_batch_size=3"], "has no effect with method.memory=0"),
+        (["method=gmm", "method.scoring=likelihood", "method.max_new_tokens=9"], "has no effect with method.scoring=likelihood"),
         (["method=mae_cil", "method.mask_ratio=0"], "method.mask_ratio=0.0 must be above 0"),
         (["method=mae_cil", "method.mask_ratio=0.25"], "method.detail_mask_ratio=0.25 hides as much as method.mask_ratio=0.25"),
         (["method=mae_cil", "method.patch=8"], "hides none of an image's 1 patches"),

@@ -15,11 +15,11 @@ from bench.resume.states import states_folder
 from data.errors import InputError
 from launch.cli import main
 from methods.gmm.tiny import tiny_folder
-from tests.conftest import QUICK, SMALL
+from tests.conftest import SMALL, quickened
 
 
 def configured(method: str, place, *overrides: str):
-    return resolve([f"method={method}", *QUICK[method], *SMALL, "stream.tasks=2", f"results={place}", *overrides])
+    return resolve([f"method={method}", *SMALL, "stream.tasks=2", f"results={place}", *quickened(method, *overrides)])
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,8 @@ def test_what_the_former_rule_read_is_left_out(accelerator, tmp_path):
     words = ["method.vlm=tiny", "method.text_encoder=decoder", "stream.limit=4", "keep_states=true"]
     path = run(configured("gmm", tmp_path, *words), accelerator)[1]
     found, _ = rescore(path, ["method.scoring=likelihood"], accelerator)
-    assert found["config"]["method"]["text_encoder"] == "minilm"  # the default, as a run trained with this scoring has it
+    left = {name: found["config"]["method"][name] for name in ("text_encoder", "max_new_tokens")}
+    assert left == {"text_encoder": "minilm", "max_new_tokens": 30}  # the defaults, as a run trained with this scoring has them
 
 
 def test_keeping_states_changes_nothing_else(kept, accelerator, tmp_path):
