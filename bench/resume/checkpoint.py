@@ -185,7 +185,7 @@ class Checkpoints:
             raise KeyboardInterrupt
         self.asked, self.asked_at = signal.Signals(number).name, time.monotonic()
         if not self.training:  # a step of `fit` is brought to its end first; all else follows again from the last checkpoint
-            raise Stopped(f"stopped by {self.asked} (tasks learnt: {self.task})")
+            raise Stopped(f"stopped by {self.asked}")
 
     def _anyone_asked(self) -> bool:
         asked = torch.tensor(float(self.asked is not None), device=self.accelerator.device)
