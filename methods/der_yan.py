@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from data.stream import Batch, Task
 from methods import config
 from methods.base import Stored
-from methods.config import Training
+from methods.config import Training, stage
 from methods.learning.training import current, fit
 from methods.networks.expanding import Expanding
 from methods.replay import Replay
@@ -60,11 +60,9 @@ class DERYan(Replay):
 
     def balanced(self) -> Training:
         """-> how the head is trained on the memory, which holds as many images of each class: a tenth of the rate after half the epochs"""
-        epochs, like = self.config.balanced_epochs, self.config
-        steps = {"schedule": "multistep", "milestones": [epochs // 2], "factor": 0.1}
-        kept = ("batch_size", "accumulate", "optimizer", "momentum", "nesterov", "weight_decay", "decay", "clip", "compile")
-        same = {name: getattr(like, name) for name in kept}
-        return Training(epochs=epochs, lr=like.balanced_lr, **steps, **same)
+        options = self.config
+        steps = {"schedule": "multistep", "milestones": [options.balanced_epochs // 2], "factor": 0.1}
+        return stage(options, epochs=options.balanced_epochs, lr=options.balanced_lr, **steps)
 
     def stored(self) -> list[Stored]:
         """The newest extractor, too: the next task keeps it as it is."""

@@ -17,6 +17,7 @@ from data.images.augment import Augment
 from data.stream import Batch, Rows, Task
 from methods import config
 from methods.base import Stored
+from methods.config import Training, stage
 from methods.learning.training import current, embed, fit
 from methods.lwf import old_logits, take_teacher, teacher_bytes
 from methods.mae_cil.memory import KEPT, NEW, PatchMemory, rehearsed
@@ -77,15 +78,24 @@ class MAECIL(Replay):
         fit(self.accelerator, self.net, rows, self.loss, self.config, augment)
         self.teacher = None
         self.memory.update(task.train, task.classes, self.embedded, current().generator(-1))
+        if self.config.balanced_epochs and task.index and not self.memory.nothing:
+            images, labels = self.exemplars()
+            rows = Rows(images, torch.arange(len(images)), labels)
+            self.net.settle(True)
+            fit(self.accelerator, self.net, rows, self.balanced_loss, self.balanced(), augment)
+            self.net.settle(False)
 
     def rehearsed(self, train: Rows) -> Rows:
         """-> the task's rows and all exemplars, completed by the network as it is before the task"""
         if not len(self.memory):
             return rehearsed(train, torch.empty(0, 4, 0, 0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), self.config.image_size)
+        return rehearsed(train, *self.exemplars(), self.config.image_size)
+
+    def exemplars(self) -> tuple[Tensor, Tensor]:
+        """-> all exemplars uint8 [M, 4, S, S], completed by the network as it is now, and their classes int64 [M]"""
         images, visible, labels = self.memory.images(sorted(self.memory.lists))
-        completed = self.completed(images, visible)
         whence = as_pixels(visible, self.config.patch).to(torch.uint8) * KEPT
-        return rehearsed(train, torch.cat([completed, whence], 1), labels, self.config.image_size)
+        return torch.cat([self.completed(images, visible), whence], 1), labels
 
     def completed(self, images: Tensor, visible: Tensor) -> Tensor:
         """uint8 [M, 3, S, S], bool [M, L] -> uint8 [M, 3, S, S]"""
@@ -115,6 +125,13 @@ class MAECIL(Replay):
             old = old_logits(self.teacher, batch)
             loss = loss + options.distillation * cross_entropy(out.logits[:, : old.shape[1]].float(), old.softmax(1))
         return loss
+
+    def balanced_loss(self, net: BilateralMAE, batch: Batch) -> Tensor:
+        return cross_entropy(net(batch.inputs).float(), batch.labels)
+
+    def balanced(self) -> Training:
+        """-> how the classifier is trained on the memory, which holds as many images of each class"""
+        return stage(self.config, epochs=self.config.balanced_epochs, lr=self.config.balanced_lr)
 
     def pictures(self, task: Task) -> dict[str, Tensor]:
         """-> of some exemplars of the task the original, the visible patches and what the decoder makes of them; uint8 [n, 3, S, S]"""

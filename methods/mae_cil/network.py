@@ -98,6 +98,12 @@ class BilateralMAE(nn.Module):
         """Widen the head to `classes` outputs; the old columns stay as they are, bit for bit."""
         self.head = widened(self.head, nn.Linear(self.options.width, classes).to(self.mask_token.device))
 
+    def settle(self, settled: bool) -> None:
+        """Let the classifier alone train, the fusion and the head, or everything again."""
+        classifier = {id(p) for part in (self.pooled, self.fuse, self.head) if part is not None for p in part.parameters()}
+        for parameter in self.parameters():
+            parameter.requires_grad_(not settled or id(parameter) in classifier)
+
     def encode(self, patches: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """[B, L, P] -> deep and shallow tokens, each [B, L, D]; with `chosen` [B, k] of these patches alone, each [B, k, D]"""
         where, shallow = places(patches.shape[1], self.options.width, patches.device), None

@@ -1,6 +1,7 @@
 """What training needs to know, and what a method with exemplars adds. Importable without torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from data.options import SET, above, at_least, between, option
 
@@ -32,6 +33,12 @@ class Training:
     warmup_lr: float = at_least(0, 0.0, idle={"warmup": (0,)})  # where the warm-up starts
     clip: float | None = above(0, None)  # largest gradient norm; null = no clipping
     compile: str | None = None  # backend of torch.compile, inductor say; null = off
+
+
+def stage(options: Training, **own: Any) -> Training:
+    """-> how a second stage of a task trains: it steps as the task does, but for its own epochs, rate and schedule"""
+    same = ("batch_size", "accumulate", "optimizer", "momentum", "nesterov", "weight_decay", "decay", "clip", "compile")
+    return Training(**{name: getattr(options, name) for name in same} | own)
 
 
 @dataclass

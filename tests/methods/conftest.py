@@ -28,6 +28,25 @@ def make(accelerator):
     return build
 
 
+@pytest.fixture
+def watch(monkeypatch):
+    """a module that calls `fit` -> a list that gets of each call its rows, the names of the values that it changed, and its options"""
+
+    def watching(module) -> list:
+        seen, plain = [], module.fit
+
+        def watched(accelerator, net, rows, loss, options, augment):
+            before = {name: value.clone() for name, value in net.state_dict().items()}
+            plain(accelerator, net, rows, loss, options, augment)
+            changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+            seen.append((rows, changed, options))
+
+        monkeypatch.setattr(module, "fit", watched)
+        return seen
+
+    return watching
+
+
 @pytest.fixture(scope="session")
 def tasks():
     """two tasks of two classes, twelve noisy images a class whose mean colour tells the class"""

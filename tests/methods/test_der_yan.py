@@ -5,6 +5,7 @@ from dataclasses import asdict, fields
 import pytest
 import torch
 
+import methods.der_yan
 from data.errors import InputError
 from methods.config import Training
 from methods.der_yan import der_loss
@@ -46,23 +47,13 @@ def test_past_extractors_stay_and_the_newest_begins_as_their_copy(make, tasks):
     assert not any(p.requires_grad for p in fresh.net.past.parameters()) and all(p.requires_grad for p in fresh.net.backbone.parameters())
 
 
-def test_balanced_stage_trains_a_new_head_alone(make, tasks, monkeypatch):
+def test_balanced_stage_trains_a_new_head_alone(make, tasks, watch):
     """On as many images of each class, the extractors (batch statistics, too) as they were."""
-    import methods.der_yan as module
-
-    seen, plain = [], module.fit
-
-    def watched(accelerator, net, rows, loss, options, augment):
-        before = {name: value.clone() for name, value in net.state_dict().items()}
-        plain(accelerator, net, rows, loss, options, augment)
-        changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
-        seen.append((rows.labels, changed, options))
-
-    monkeypatch.setattr(module, "fit", watched)
+    seen = watch(methods.der_yan)
     method = learnt(make("der_yan", **SMALL), tasks)
     assert len(seen) == 3  # none in the first task
-    labels, changed, options = seen[2]
-    assert torch.bincount(labels).tolist() == [2, 2, 2, 2] and changed == {"head.weight"}
+    rows, changed, options = seen[2]
+    assert torch.bincount(rows.labels).tolist() == [2, 2, 2, 2] and changed == {"head.weight"}
     assert (options.epochs, options.milestones, options.factor) == (2, [1], 0.1)
     assert method.net.aux is None and all(p.requires_grad for p in method.net.backbone.parameters())
 
