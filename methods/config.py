@@ -62,7 +62,6 @@ CONFIGS: dict[str, type] = {
 # go on belonging to the same row. Such a default must never change.
 LATER: dict[str, dict[str, Any]] = {"gmm": {option.name: option.default for option in fields(Generative)}, "ncm": {"normalise": True}}
 LATER["gmm"] |= {"crop": None, "later_lr": None}
-LATER["mae_cil"] = {"balanced_epochs": 0, "balanced_lr": 1e-4}
 LATER |= {name: {"crop": None} for name in ("finetune", "joint", "replay", "lwf", "lwm", "icarl")}
 for _name, _options in CONFIGS.items():
     if issubclass(_options, (Backboned, Encoded)):

@@ -29,6 +29,8 @@ QUICK = {
         "method.width=32",
         "method.depth=3",
         "method.memory_bytes=1960",
+        "method.balanced_epochs=2",
+        "method.balanced_lr=0.0001",
     ],
     "gmm": ["method.memory=12", "method.max_new_tokens=12"],
     "ranpac": ["method.projection=100"],

@@ -56,6 +56,8 @@ class MAECIL(Replay):
             raise InputError("method.own_copy has no effect on mae_cil, which keeps patches of its own: leave it out")
         if not 0 <= config.completed <= 1:
             raise InputError(f"method.completed={config.completed} is no share: choose one from 0 to 1")
+        if config.distillation:
+            self.scenarios = ("class",)  # as LwF
         self.memory = PatchMemory(config)
         self.teacher: BilateralMAE | None = None  # while a task is learnt with distillation
 

@@ -38,6 +38,6 @@ class MAECIL(Remembering, Training):
     )
     masked_memory: bool = True  # keep the visible patches of an exemplar only; false keeps whole images
     balanced_epochs: int = at_least(  # of the classifier alone on the exemplars, completed, after each task but the first; 0 = none
-        0, 0, idle={"memory": (0,)}
+        0, 20, idle={"memory": (0,)}
     )
-    balanced_lr: float = at_least(0, 1e-4, idle={"balanced_epochs": (0,)})  # its peak learning rate
+    balanced_lr: float = at_least(0, 3e-4, idle={"balanced_epochs": (0,), "memory": (0,)})  # its peak learning rate

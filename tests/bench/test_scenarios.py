@@ -56,6 +56,13 @@ def test_domains(method_name, configure, accelerator):
     assert budget is None or record["memory"]["items"] == budget // 10 * 10
 
 
+def test_distillation_of_classes_needs_new_ones(configure, accelerator):
+    """Said before anything is trained, not when the second domain comes."""
+    domains = ("stream=inverted", "stream.scenario=domain", "stream.increment=1", "stream.limit=2")
+    with pytest.raises(InputError, match="needs tasks that bring new classes"):
+        run(configure("mae_cil", *domains, "method.distillation=1", "stream.tasks=1"), accelerator)
+
+
 def test_few_shots(method_name, configure, accelerator):
     config = configure(method_name, "stream=digits", "stream.base=6", "stream.increment=2", "stream.shots=2", "stream.limit=4")
     record, _ = run(config, accelerator)
